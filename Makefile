@@ -1,0 +1,42 @@
+# The commands of the README. Those without make find the same in plain pip there.
+PYTHON ?= python3
+CONFIG ?= config.json
+ARGS ?=
+BIN = .venv/bin
+
+.PHONY: train test soak tensorboard lint format clean
+
+train: .venv/.installed
+	$(BIN)/python train.py -c $(CONFIG) $(ARGS)
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+soak: .venv/.installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+tensorboard: .venv/.installed
+	$(BIN)/tensorboard --logdir saved $(ARGS)
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+
+format: .venv/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python requirements.txt
+	$(BIN)/python -m pip install -q -r requirements.txt
+	touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	$(BIN)/python -m pip install -q -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,8 @@
+"""The abstract classes that a project subclasses."""
+
+from base.base_data_loader import BaseDataLoader
+from base.base_model import BaseModel
+from base.base_trainer import BaseTrainer, Stateful
+from base.batch_dataset import BatchDataset, TensorBatches
+
+__all__ = ["BaseDataLoader", "BaseModel", "BaseTrainer", "BatchDataset", "Stateful", "TensorBatches"]

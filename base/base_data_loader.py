@@ -1,0 +1,126 @@
+"""The loader that yours subclasses: batches in a reproducible order, and the validation and test splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from base.batch_dataset import BatchDataset, SeededSamples
+from utils import EpochBatchSampler, split_indices
+
+
+def keep_batch(batch: Any) -> Any:
+    """The `collate_fn` of a dataset whose `__getitems__` returns finished batches."""
+    return batch
+
+
+class BaseDataLoader(DataLoader[Any]):
+    """A DataLoader whose batches depend on (seed, epoch) alone and that can start in the middle of an epoch.
+
+    A batch is `(inputs, targets)`. A dataset that is a BatchDataset gives whole batches, and `collate_fn` is then
+    `keep_batch` unless another is given; any other map-style dataset gives samples, which are collated.
+
+    A subclass takes `training: bool = True`: with False it holds the test split, whole and unshuffled. What it made of
+    open arguments, such as a `source` of "auto", it leaves in `resolved_args`, which go into the config of the run.
+    """
+
+    dataset: BatchDataset
+    batch_sampler: EpochBatchSampler
+    generator: torch.Generator
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        shuffle: bool,
+        validation_split: float | int,
+        num_workers: int,
+        collate_fn: Callable[[Any], Any] | None = None,
+        *,
+        valid_dataset: Dataset[Any] | None = None,
+    ) -> None:
+        """Hold out `validation_split` (a fraction of the samples, or a count) for `split_validation`.
+
+        `valid_dataset` has the same samples as `dataset` and serves the validation split; give it where `dataset`
+        augments. Raises ConfigError where the split leaves nothing to train on.
+        """
+        train_indices, valid_indices = split_indices(
+            len(dataset),  # type: ignore[arg-type]  # torch's Dataset does not declare it
+            validation_split,
+            "data_loader.args.validation_split",
+        )
+        self.resolved_args: dict[str, Any] = {}
+        self.num_workers_asked = num_workers
+        self._collate = collate_fn
+        self._valid = (dataset if valid_dataset is None else valid_dataset, valid_indices, batch_size)
+        self.n_samples = len(train_indices)
+        super().__init__(**self._options(dataset, train_indices, batch_size, shuffle))
+
+    def epoch_steps(
+        self, epoch: int, first_step: int = 0, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
+    ) -> Iterator[list[Any]]:
+        """Yield the microbatches of each optimizer step of `epoch` (from 1), from `first_step` (from 0) on.
+
+        An epoch is one pass over the data, its last step possibly of fewer microbatches; or, with `len_epoch`, that
+        many steps of an endless stream of passes.
+        """
+        first_batch = first_step * grad_accum_steps
+        if len_epoch is None:
+            batches, num_steps = self._pass(seed, epoch, first_batch), self.num_steps(grad_accum_steps)
+        else:
+            first_batch += (epoch - 1) * len_epoch * grad_accum_steps
+            batches, num_steps = self._endless(seed, first_batch), len_epoch
+        for _ in range(first_step, num_steps):
+            yield list(islice(batches, grad_accum_steps))
+
+    def num_steps(self, grad_accum_steps: int = 1) -> int:
+        """Return the number of optimizer steps in one pass over the data."""
+        return -(-len(self) // grad_accum_steps)
+
+    def set_epoch(self, seed: int, epoch: int, first_batch: int = 0) -> None:
+        """Make the next iteration yield the batches of `epoch` from `first_batch` on."""
+        self.generator.manual_seed(seed)
+        self.dataset.set_epoch(seed, epoch)
+        self.batch_sampler.seed, self.batch_sampler.epoch = seed, epoch
+        self.batch_sampler.first_batch = first_batch
+
+    def split_validation(self) -> DataLoader[Any] | None:
+        """Return the loader of the held-out samples, in their own order, or None where none are held out."""
+        dataset, indices, batch_size = self._valid
+        if len(indices) == 0:
+            return None
+        return DataLoader(**self._options(dataset, indices, batch_size, shuffle=False))
+
+    def train_indices(self) -> Tensor:
+        """(N,) int64: the samples of the dataset that are trained on."""
+        return self.batch_sampler.indices
+
+    def peek(self, num_samples: int) -> Any:
+        """Return a batch of the first few training samples, read in this process."""
+        return self.collate_fn(self.dataset.__getitems__(self.train_indices()[:num_samples].tolist()))
+
+    def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Any]:
+        self.set_epoch(seed, epoch, first_batch)
+        yield from self
+
+    def _endless(self, seed: int, first_batch: int) -> Iterator[Any]:
+        epoch, first_batch = divmod(first_batch, len(self))
+        yield from self._pass(seed, epoch + 1, first_batch)
+        for later in count(epoch + 2):
+            yield from self._pass(seed, later, 0)
+
+    def _options(self, dataset: Dataset[Any], indices: Tensor, batch_size: int, shuffle: bool) -> dict[str, Any]:
+        is_batched = isinstance(dataset, BatchDataset)
+        return {
+            "dataset": dataset if is_batched else SeededSamples(dataset),
+            "batch_sampler": EpochBatchSampler(indices, batch_size, shuffle),
+            "num_workers": self.num_workers_asked,
+            "collate_fn": self._collate or (keep_batch if is_batched else default_collate),
+            # A generator of its own: without one, iterating draws from the global one, which the model uses too.
+            "generator": torch.Generator(),
+        }

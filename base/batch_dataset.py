@@ -1,0 +1,89 @@
+"""Datasets that hand out whole batches, and an adapter for those that hand out single samples."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils import mix_seed, sample_uniforms, seed_everything
+
+Augment = Callable[[Tensor, Tensor], Tensor]
+"""(inputs (N, ...), uniforms (N, 8) float32 in [0, 1)) -> augmented inputs of the same shape."""
+
+NUM_AUGMENT_DRAWS = 8  # uniform numbers that a sample gets for its augmentation
+
+
+class BatchDataset(Dataset[Any], ABC):
+    """A map-style dataset that torch's DataLoader indexes a batch at a time, through `__getitems__`.
+
+    What is random in a sample must be a function of (`seed`, `epoch`, sample index) alone: then a run gives the same
+    batches with any number of workers, and after a stop in the middle of an epoch.
+    """
+
+    seed = 0
+    epoch = 0
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Tell which epoch comes; called before its first batch, in the process that starts the workers."""
+        self.seed, self.epoch = seed, epoch
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def __getitems__(self, indices: list[int]) -> Any:
+        """Return what the loader's `collate_fn` makes a batch of."""
+
+
+class TensorBatches(BatchDataset):
+    """Inputs (N, ...) and targets (N, ...) held in memory; a batch is one indexing operation."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, augment: Augment | None = None) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        index = torch.tensor(indices)
+        inputs = self.inputs[index]
+        if self.augment is not None:
+            inputs = self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS))
+        return inputs, self.targets[index]
+
+
+class SeededSamples(BatchDataset):
+    """An ordinary per-sample dataset whose random transforms are made a function of (seed, epoch, index).
+
+    Seeds Python, NumPy and torch before each sample and puts their states back after the batch, so that the model's
+    own random numbers (dropout) do not notice.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare it
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return [self._sample(index) for index in indices]
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+    def _sample(self, index: int) -> Any:
+        seed_everything(mix_seed(self.seed, self.epoch, index))
+        return self.dataset[index]

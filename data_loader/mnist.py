@@ -1,0 +1,125 @@
+"""MNIST from files or the download; where neither is to be had, scikit-learn's real 8x8 digits in its place."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from base import BaseDataLoader, TensorBatches
+from utils import ConfigError, DataError, nearest, split_indices
+
+MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]
+SOURCES = ("auto", "mnist", "digits")
+FILES = {
+    True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+logger = logging.getLogger("data")
+
+
+class MnistDataLoader(BaseDataLoader):
+    """Batches of images (N, 1, 28, 28) float32, standardised, and labels (N,) int64.
+
+    `source` is "mnist": the IDX files (gzip or not) in `data_dir` or `data_dir`/MNIST/raw, or else their download, or
+    else DataError; "digits": scikit-learn's 1,797 digits, enlarged to 28x28, a fifth of them the test split; "auto":
+    mnist where it can be had, or else, with a warning, digits. What it came to is written into the run's config.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        batch_size: int,
+        shuffle: bool = True,
+        validation_split: float | int = 0.0,
+        num_workers: int = 0,
+        training: bool = True,
+        *,
+        source: str = "auto",
+    ) -> None:
+        """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError."""
+        if source not in SOURCES:
+            raise ConfigError(f"data_loader.args.source: unknown source {source!r}; {nearest(source, SOURCES)}")
+        images, labels, self.source = _load(Path(data_dir), training, source)
+        dataset = TensorBatches((images.float() / 255 - MEAN).unsqueeze(1) / STD, labels)
+        super().__init__(dataset, batch_size, shuffle and training, validation_split if training else 0, num_workers)
+        self.resolved_args["source"] = self.source
+
+
+def _load(data_dir: Path, training: bool, source: str) -> tuple[Tensor, Tensor, str]:
+    """Return images (N, 28, 28) uint8, labels (N,) int64, and the source that they are from."""
+    if source == "digits":
+        return *_load_digits(training), "digits"
+    try:
+        return *_load_mnist(data_dir, training), "mnist"
+    except DataError as error:
+        if source == "mnist":
+            raise
+        logger.warning(
+            f"THIS IS NOT MNIST. {error}. Using scikit-learn's 1,797 handwritten digits (8x8, enlarged) instead; "
+            f"results on them are not MNIST results."
+        )
+        return *_load_digits(training), "digits"
+
+
+def _load_mnist(data_dir: Path, training: bool) -> tuple[Tensor, Tensor]:
+    folder = next((f for f in (data_dir, data_dir / "MNIST" / "raw") if _find(f, FILES[training][0])), None)
+    if folder is None:
+        _download(data_dir)
+        folder = data_dir / "MNIST" / "raw"
+    images, labels = (_read_idx(folder, name) for name in FILES[training])
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+        raise DataError(f"{folder}: images {images.shape} and labels {labels.shape} do not fit MNIST")
+    return torch.from_numpy(images), torch.from_numpy(labels).long()
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _read_idx(folder: Path, name: str) -> np.ndarray:
+    """Read an IDX file of unsigned bytes (LeCun: the MNIST database, "file formats"): magic, sizes, data."""
+    path = _find(folder, name)
+    if path is None:
+        raise DataError(f"{folder}: {name} (or {name}.gz) is missing")
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            data = file.read()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    num_dims = data[3] if data[:3] == b"\0\0\x08" else 0
+    start = 4 + 4 * num_dims
+    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
+    if num_dims == 0 or len(data) != start + math.prod(shape):
+        raise DataError(f"{path}: not a whole IDX file of bytes")
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
+
+
+def _download(data_dir: Path) -> None:
+    """Download MNIST to `data_dir`/MNIST/raw. Raises DataError."""
+    from torchvision.datasets import MNIST  # 1 s to import, and rarely needed
+
+    try:
+        MNIST(str(data_dir), download=True)
+    except Exception as error:  # urllib's, ssl's, OSError, RuntimeError: torchvision tries one mirror after another
+        reason = str(error).strip().splitlines()[-1][:160] if str(error).strip() else type(error).__name__
+        raise DataError(f"MNIST is not in {data_dir} and cannot be downloaded ({reason})") from None
+
+
+def _load_digits(training: bool) -> tuple[Tensor, Tensor]:
+    """Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits" (UCI), as scikit-learn carries them."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    kept, held_out = split_indices(len(digits.target), 0.2, "digits")
+    index = kept if training else held_out
+    images = torch.from_numpy(digits.images)[index].unsqueeze(1) / 16 * 255  # (N, 1, 8, 8) in [0, 255]
+    images = F.interpolate(images.float(), size=(28, 28), mode="bilinear")  # (N, 1, 28, 28)
+    return images.squeeze(1).round().to(torch.uint8), torch.from_numpy(digits.target)[index].long()

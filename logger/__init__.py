@@ -1,0 +1,7 @@
+"""What a run tells: console, log file, metrics file, TensorBoard."""
+
+from logger.logger import close_logging, log_to_file, setup_logging
+from logger.run_log import RunLog
+from logger.visualization import TensorboardWriter
+
+__all__ = ["RunLog", "TensorboardWriter", "close_logging", "log_to_file", "setup_logging"]

@@ -1,0 +1,85 @@
+"""The curves of a run, in metrics.jsonl and TensorBoard: one line, whatever stops and resumes lay between."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from logger.visualization import TensorboardWriter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes scalars to `metrics.jsonl` and to TensorBoard, on one x-axis: the number of optimizer steps.
+
+    A checkpoint holds `sizes()`, how long each file was then; a resumed run cuts the files back to that and writes on,
+    so no step stands there twice, and none is missing.
+    """
+
+    def __init__(self, log_dir: Path, tensorboard: bool, sizes: dict[str, int] | None = None) -> None:
+        """Open the files in `log_dir`; with `sizes`, cut those of earlier processes back first. Raises OSError."""
+        self.log_dir = log_dir
+        if sizes is not None:
+            _cut_back(log_dir, sizes)
+        self._metrics = open(log_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115  # open as long as the run
+        self.writer = TensorboardWriter(log_dir, enabled=tensorboard)
+
+    def log_step(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
+        """Add what one optimizer step gave; the curves are called "step/NAME"."""
+        self._write({"kind": "step", "epoch": epoch, "global_step": global_step, **values})
+        self._add_scalars(global_step, {f"step/{name}": value for name, value in values.items()})
+
+    def log_epoch(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
+        """Add what an epoch gave; "val_NAME" is the curve "NAME/valid", "NAME" is "NAME/train", "GROUP/NAME" stays."""
+        self._write({"kind": "epoch", "epoch": epoch, "global_step": global_step, **values})
+        self._add_scalars(global_step, {_tag(name): value for name, value in values.items()})
+
+    def sizes(self) -> dict[str, int]:
+        """Put everything on the disk; return the length of each file in bytes, by name."""
+        self._metrics.flush()
+        self.writer.flush()
+        return {path.name: _synced_size(path) for path in _log_files(self.log_dir)}
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._metrics.close()
+        self.writer.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+
+    def _add_scalars(self, global_step: int, values: dict[str, float]) -> None:
+        self.writer.set_step(global_step)
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value)
+
+
+def _tag(name: str) -> str:
+    if name.startswith("val_"):
+        return f"{name.removeprefix('val_')}/valid"
+    return name if "/" in name else f"{name}/train"
+
+
+def _log_files(log_dir: Path) -> list[Path]:
+    return sorted([*log_dir.glob("events.out.tfevents.*"), *log_dir.glob(METRICS_FILE)])
+
+
+def _synced_size(path: Path) -> int:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
+def _cut_back(log_dir: Path, sizes: dict[str, int]) -> None:
+    for path in _log_files(log_dir):
+        if path.name not in sizes:
+            path.unlink()
+        elif path.stat().st_size > sizes[path.name]:
+            os.truncate(path, sizes[path.name])

@@ -1,0 +1,91 @@
+"""The models. Yours go here."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from base import BaseDataLoader, BaseModel
+from utils import ConfigError
+
+
+class MnistModel(BaseModel):
+    """The LeNet of the published template (after LeCun et al. 1998): two convolutions, two linear layers."""
+
+    def __init__(self, num_classes: int = 10, dropout: float = 0.5) -> None:
+        """`dropout` is the probability of dropping a feature map after conv2, and a unit after fc1."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 10, kernel_size=5)
+        self.conv2 = nn.Conv2d(10, 20, kernel_size=5)
+        self.conv2_drop = nn.Dropout2d(dropout)
+        self.fc1 = nn.Linear(320, 50)
+        self.fc1_drop = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(50, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, 28, 28) float -> log-probabilities (N, num_classes)."""
+        x = F.relu(F.max_pool2d(self.conv1(images), 2))  # (N, 10, 12, 12)
+        x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))  # (N, 20, 4, 4)
+        x = F.relu(self.fc1(x.flatten(1)))  # (N, 50)
+        return F.log_softmax(self.fc2(self.fc1_drop(x)), dim=1)
+
+
+class MLP(BaseModel):
+    """A multilayer perceptron for regression that takes features, and gives targets, in the units of the data.
+
+    It standardises inside, with the training split's statistics, which are buffers: a checkpoint of it needs no
+    preprocessing beside it.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(self, in_features: int, hidden: list[int], dropout: float = 0.0) -> None:
+        """`hidden` is the width of each hidden layer; [] makes a linear model."""
+        super().__init__()
+        self.in_features = in_features
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip([in_features, *hidden], hidden):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear([in_features, *hidden][-1], 1))
+        self.register_buffer("feature_mean", torch.zeros(in_features))
+        self.register_buffer("feature_std", torch.ones(in_features))
+        self.register_buffer("target_mean", torch.zeros(1))
+        self.register_buffer("target_std", torch.ones(1))
+
+    def adapt(self, data_loader: BaseDataLoader) -> None:
+        """Take the means and standard deviations of the training split's features and target."""
+        inputs, targets = data_loader.peek(data_loader.n_samples)
+        if inputs.shape[1] != self.in_features:
+            raise ConfigError(f"arch.args.in_features: {self.in_features}, but the data has {inputs.shape[1]} features")
+        self.feature_mean, self.feature_std = _mean_and_std(inputs)
+        self.target_mean, self.target_std = _mean_and_std(targets)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_features) float -> (N, 1)."""
+        standardised = (features - self.feature_mean) / self.feature_std
+        return self.layers(standardised) * self.target_std + self.target_mean
+
+
+class PolynomialRegression(BaseModel):
+    """A polynomial of one feature, in the units of the data: coefficients[k] belongs to x ** k."""
+
+    exponents: Tensor
+
+    def __init__(self, degree: int = 2) -> None:
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.zeros(degree + 1))
+        self.register_buffer("exponents", torch.arange(degree + 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, 1) float -> (N, 1)."""
+        return (features**self.exponents) @ self.coefficients.unsqueeze(1)
+
+
+def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the float32 mean and standard deviation of each column of (N, F); a constant column has deviation 1."""
+    std, mean = torch.std_mean(values.double(), dim=0)
+    return mean.float(), torch.where(std > 0, std, 1.0).float()

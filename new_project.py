@@ -1,0 +1,62 @@
+"""Start a project of your own from this one: python new_project.py ../my-project."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+from utils.errors import ConfigError, told_to_user
+
+ROOT = Path(__file__).resolve().parent
+# What belongs to this checkout and not to a new project.
+LEFT_BEHIND = shutil.ignore_patterns(
+    ".git",
+    ".venv",
+    "__pycache__",
+    "*.egg-info",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+    "saved",
+    "data",
+    "*.tmp",
+)
+
+
+def create(target: Path) -> Path:
+    """Copy the project to `target`; return its absolute path.
+
+    Raises ConfigError, before anything is written, where `target` exists, lies inside this project, has no parent
+    directory, or has a name that shells and tools stumble over.
+    """
+    path = target.expanduser().absolute()
+    path = path.parent.resolve() / path.name
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", path.name):
+        raise ConfigError(f"{target}: {path.name!r} is no project name; use letters, digits, '.', '_' and '-'")
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"{target}: exists already; name a directory that does not")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{target}: there is no directory {path.parent}")
+    if path.is_relative_to(ROOT):
+        raise ConfigError(f"{target}: lies inside this project; name a directory outside {ROOT}")
+    try:
+        shutil.copytree(ROOT, path, ignore=LEFT_BEHIND, symlinks=True)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise ConfigError(f"{target}: cannot be written: {error}") from None
+    return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Create the project and say what comes next."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("target", type=Path, help="directory to create")
+    path = create(parser.parse_args(argv).target)
+    print(f"created {path}\nnext:  cd {path} && git init && make train")
+
+
+if __name__ == "__main__":
+    with told_to_user():
+        main()

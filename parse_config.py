@@ -1,0 +1,219 @@
+"""ConfigParser: a config file and the command line become a checked config, and the config becomes objects."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from datetime import datetime
+from functools import partial, update_wrapper
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from logger import log_to_file, setup_logging
+from utils import ConfigError, ensure_dir, write_json
+from utils.checkpoint import find_checkpoint
+from utils.config_check import find_problems, metric_name
+from utils.config_file import read_config
+from utils.config_schema import RunConfig, TrainerSection
+from utils.expression import parse_expression
+from utils.overrides import parse_override, set_by_path
+from utils.slot import Slot
+
+
+class CustomArg(NamedTuple):
+    """A command-line flag of its own for a key of the config: `target` is its path, as in "optimizer;args;lr"."""
+
+    flags: list[str]
+    type: Callable[[str], Any]
+    target: str
+
+
+class ConfigParser:
+    """A checked config. Nothing is created, downloaded or put on a device before `start_run`."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        resume: str | Path | None = None,
+        modification: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        *,
+        slots: Mapping[str, Slot],
+        init_from: str | Path | None = None,
+    ) -> None:
+        """Apply `modification` ({"optimizer;args;lr": 0.01}), fill in defaults, check everything.
+
+        `resume` is the checkpoint to go on from, in whose directory the run goes on; `init_from` is one to take the
+        weights of, for a new run. Raises ConfigError with all mistakes at once.
+        """
+        self.slots = slots
+        self.resume = Path(resume) if resume else None
+        self.init_from = Path(init_from) if init_from else None
+        self._config = deepcopy(config)
+        for path, value in (modification or {}).items():
+            if value is not None:
+                set_by_path(self._config, path, value)
+        problems = find_problems(self._config, slots)
+        if problems:
+            raise ConfigError(problems)
+        self._fill_defaults()
+        name = Path(self["trainer"]["save_dir"]) / self["name"]
+        self._save_dir = self.resume.parent if self.resume else name / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
+
+    @classmethod
+    def from_args(
+        cls,
+        args: argparse.ArgumentParser,
+        options: Iterable[CustomArg] = (),
+        *,
+        slots: Mapping[str, Slot],
+        argv: Sequence[str] | None = None,
+        prefer: str | None = None,
+    ) -> ConfigParser:
+        """Read the command line: `args` has --config, --resume and --device; --set and `options` are added here.
+
+        -r alone goes on with the run it names, in a directory from the checkpoint called `prefer` or else the newest;
+        -r with -c starts a new run from its weights. Raises ConfigError, CheckpointError.
+        """
+        for option in options:
+            args.add_argument(*option.flags, type=option.type, help=f"override {option.target.replace(';', '.')}")
+        args.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override any config key")
+        cli = args.parse_args(argv)
+        setup_logging()
+        checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
+        if checkpoint is None and cli.config is None:
+            raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to go on with one")
+        path = checkpoint.parent / "config.json" if checkpoint and not cli.config else Path(cli.config)
+        overrides = {option.target: getattr(cli, _dest(option)) for option in options} | {"device": cli.device}
+        overrides |= dict(parse_override(text) for text in cli.set)
+        try:
+            if cli.config:
+                return cls(read_config(path), modification=overrides, slots=slots, init_from=checkpoint)
+            return cls(read_config(path), checkpoint, overrides, slots=slots)
+        except ConfigError as error:
+            raise ConfigError(p if p.startswith(f"{path}:") else f"{path}: {p}" for p in error.problems) from None
+
+    def init_obj(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Build what section `name` names: a class becomes an object, a function itself or a partial of it.
+
+        A list of sections gives a list, a missing section None. `args` and `kwargs` are what the code knows and the
+        config cannot. `module` is accepted for the published template's sake; the slot says where types come from.
+        """
+        section = self._config.get(name)
+        if section is None:
+            return None
+        if isinstance(section, list):
+            return [self._build(name, entry, *args, **kwargs) for entry in section]
+        return self._build(name, section, *args, **kwargs)
+
+    def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """Return a partial of what section `name` names, with its arguments and these."""
+        section = self._config[name]
+        found = self.slots[name].find(section["type"], f"{name}.type")
+        return partial(found, *args, **self._args(section), **kwargs)
+
+    def start_run(self) -> None:
+        """Make the run directory with the resolved config in it, and log to its info.log from now on.
+
+        Raises ConfigError where the directory cannot be made.
+        """
+        try:
+            if self.resume is None:
+                self._save_dir = _make_new_dir(self._save_dir)
+            write_json(self._config, self._save_dir / "config.json")
+            log_to_file(self._save_dir / "info.log")
+        except OSError as error:
+            raise ConfigError(f"trainer.save_dir: cannot write to {self._save_dir}: {error.strerror}") from None
+
+    def resolve(self, name: str, args: Mapping[str, Any]) -> None:
+        """Record what open arguments of section `name`, such as "auto", came to."""
+        self._config[name].setdefault("args", {}).update(args)
+
+    def get_logger(self, name: str, verbosity: int = 2) -> logging.Logger:
+        """Return the logger `name`; `verbosity` is 0 for warnings, 1 for info, 2 for debug."""
+        logger = logging.getLogger(name)
+        logger.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][verbosity])
+        return logger
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a section or value of the config."""
+        return self._config[name]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole config, defaults included."""
+        return self._config
+
+    @property
+    def save_dir(self) -> Path:
+        """Where the run's checkpoints go: the run directory."""
+        return self._save_dir
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the run's TensorBoard events go: the run directory too."""
+        return self._save_dir
+
+    def _build(self, name: str, section: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        section = {"type": section} if isinstance(section, str) else section
+        found = self.slots[name].find(section["type"], f"{name}.type")
+        config_args = self._args(section)
+        if inspect.isclass(found):
+            built = self._construct(name, found, *args, **config_args, **kwargs)
+        elif name == "metrics" or config_args:
+            built = update_wrapper(partial(found, **config_args), found)
+        else:
+            built = found
+        if name == "metrics":  # what it is called in logs
+            built.__name__ = metric_name(section)
+        return built
+
+    def _construct(self, name: str, cls: type, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return cls(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if cls.__module__.startswith("torch"):  # a library refuses the config's values; our own bugs stay bugs
+                raise ConfigError(f"{name}.args: {cls.__name__} refuses them: {error}") from error
+            raise
+
+    def _args(self, section: dict[str, Any]) -> dict[str, Any]:
+        """Return the section's arguments, with `lr_lambda`, which JSON cannot hold, made a function."""
+        args = deepcopy(section.get("args", {}))
+        if "lr_lambda" in args:
+            lambdas, variable = args["lr_lambda"], section.get("interval", "epoch")
+            build = partial(self._lr_lambda, variable=variable)
+            args["lr_lambda"] = [build(entry) for entry in lambdas] if isinstance(lambdas, list) else build(lambdas)
+        return args
+
+    def _lr_lambda(self, entry: str | dict[str, Any], variable: str) -> Callable[[int], float]:
+        if isinstance(entry, str):
+            return parse_expression(entry, variable)
+        function = self.slots["lr_lambda"].find(entry["type"], "lr_scheduler.args.lr_lambda.type")
+        return partial(function, **entry.get("args", {}))
+
+    def _fill_defaults(self) -> None:
+        for target, schema in ((self._config, RunConfig), (self._config["trainer"], TrainerSection)):
+            for key, field in schema.model_fields.items():
+                if not field.is_required():
+                    target.setdefault(key, deepcopy(field.default))
+
+
+def _dest(option: CustomArg) -> str:
+    """Return the name under which argparse keeps the option."""
+    long = next((flag for flag in option.flags if flag.startswith("--")), option.flags[0])
+    return long.lstrip("-").replace("-", "_")
+
+
+def _make_new_dir(path: Path) -> Path:
+    """Make the directory `path`, or where it is there already, the first free of path-2, path-3 and so on."""
+    ensure_dir(path.parent)
+    for candidate in (path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000))):
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            continue
+    raise FileExistsError(17, "every name is taken", str(path))

@@ -1,0 +1,25 @@
+"""What each section of the config may name. A section of your own (a discriminator, a teacher) is one more line."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from base import BaseDataLoader, BaseModel
+from utils.slot import Slot
+
+# A package is imported when a name is looked up in it: a config without torchmetrics does not wait 2 s for it.
+SLOTS = {
+    "arch": Slot(("model.model",), base=BaseModel),
+    "data_loader": Slot(("data_loader",), base=BaseDataLoader, provided=("training",)),
+    "optimizer": Slot(("torch.optim",), base=Optimizer, provided=("params",)),
+    "loss": Slot(("model.loss", "torch.nn.modules.loss"), base=nn.Module, num_inputs=2),
+    "metrics": Slot(
+        ("model.metric", "torchmetrics", "torchmetrics.classification", "torchmetrics.regression"),
+        base=nn.Module,
+        num_inputs=2,
+    ),
+    "lr_scheduler": Slot(("torch.optim.lr_scheduler",), base=LRScheduler, provided=("optimizer",)),
+    "lr_lambda": Slot(("model.lr_lambda",), num_inputs=1),
+}

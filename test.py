@@ -1,0 +1,50 @@
+"""Evaluate a checkpoint on the held-out test split: python test.py -r saved/NAME/RUN."""
+
+from __future__ import annotations
+
+import argparse
+
+from parse_config import ConfigParser, CustomArg
+from slots import SLOTS
+from trainer import evaluate
+from utils import ConfigError, MetricTracker, prepare_device, told_to_user
+from utils.checkpoint import BEST, load_checkpoint, load_weights
+
+
+def main(config: ConfigParser) -> dict[str, float]:
+    """Print and return the loss and metrics of the checkpoint over the whole test split."""
+    logger = config.get_logger("test")
+    device, _ = prepare_device(config["n_gpu"], config["device"])
+    path = config.resume or config.init_from
+    if path is None:
+        raise ConfigError("no checkpoint: give -r saved/NAME/RUN")
+    checkpoint = load_checkpoint(path)
+
+    data_loader = config.init_obj("data_loader", training=False)
+    model = config.init_obj("arch")
+    load_weights(model, checkpoint["model"], str(path))
+    model = model.to(device)
+    criterion = config.init_obj("loss")
+    metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"), device=device)
+
+    data = ", ".join(f"{key} {value}" for key, value in data_loader.resolved_args.items())
+    logger.info(f"{path}, epoch {checkpoint['epoch']}, on {data_loader.n_samples:,} test samples {data}")
+    result = evaluate(model, criterion, data_loader, metrics, device)
+    for name, value in result.items():
+        logger.info(f"{name}: {value:.6f}")
+    return result
+
+
+def parse_args(argv: list[str] | None = None) -> ConfigParser:
+    """Return the config of the run that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("-r", "--resume", help="run directory (its best checkpoint) or checkpoint")
+    parser.add_argument("-c", "--config", help="another config than the run's own")
+    parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
+    options = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size")]
+    return ConfigParser.from_args(parser, options, slots=SLOTS, argv=argv, prefer=BEST)
+
+
+if __name__ == "__main__":
+    with told_to_user():
+        main(parse_args())

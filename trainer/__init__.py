@@ -1,0 +1,6 @@
+"""How this project trains and evaluates."""
+
+from trainer.evaluation import evaluate
+from trainer.trainer import Trainer
+
+__all__ = ["Trainer", "evaluate"]

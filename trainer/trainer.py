@@ -1,0 +1,162 @@
+"""What a training step and an epoch are. This file is yours to change."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from base import BaseDataLoader, BaseTrainer, Stateful
+from parse_config import ConfigParser
+from trainer.evaluation import evaluate
+from utils import ConfigError, Metric, MetricTracker, to_device
+
+AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Trainer(BaseTrainer):
+    """Trains a model on batches of (inputs, targets)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Callable[[Any, Any], Tensor],
+        metric_ftns: Sequence[Metric],
+        optimizer: torch.optim.Optimizer,
+        config: ConfigParser,
+        device: torch.device,
+        data_loader: BaseDataLoader,
+        valid_data_loader: DataLoader[Any] | None = None,
+        lr_scheduler: LRScheduler | None = None,
+        len_epoch: int | None = None,
+    ) -> None:
+        """`criterion` gives the mean loss of a batch. An epoch is the data once, or `len_epoch` steps where given.
+
+        Raises ConfigError where the config monitors a value that this run does not give.
+        """
+        super().__init__(model, criterion, metric_ftns, optimizer, config)
+        self.device = device
+        self.data_loader = data_loader
+        self.valid_data_loader = valid_data_loader
+        self.lr_scheduler = lr_scheduler
+        self.scheduler_interval = (config["lr_scheduler"] or {}).get("interval", "epoch")
+        self.grad_accum_steps: int = self.options["grad_accum_steps"]
+        self.len_epoch: int | None = len_epoch or self.options["len_epoch"]
+        # Turned off, these three change nothing: that spares the training step its branches.
+        self.max_grad_norm: float = self.options["max_grad_norm"] or math.inf
+        self.autocast_dtype = AUTOCAST_DTYPES[self.options["precision"]]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast_dtype == torch.float16)
+
+        self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
+        self.valid_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
+        self._check_monitor()
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """Train from `self.position` to the end of the epoch, then validate; return all values by name."""
+        self.model.train()
+        first_step = self.position.step_in_epoch
+        if first_step == 0:
+            self.train_metrics.reset()
+        steps = self.data_loader.epoch_steps(
+            epoch,
+            first_step,
+            seed=self.config["seed"],
+            len_epoch=self.len_epoch,
+            grad_accum_steps=self.grad_accum_steps,
+        )
+        started, num_samples = time.perf_counter(), 0
+        with self._progress_bar(epoch) as bar:
+            for microbatches in steps:
+                loss = self._train_step(microbatches)
+                self.position.after_step()
+                num_samples += sum(len(targets) for _, targets in microbatches)
+                bar.update()
+                if self.position.global_step % self.options["log_every_steps"] == 0:
+                    self._log_step(epoch, loss, bar)
+        log = self.train_metrics.result()  # waits for the device, so that the time below is the true one
+        log["perf/samples_per_sec"] = num_samples / (time.perf_counter() - started)
+        log |= {f"lr/group{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
+        log |= self._valid_epoch(epoch)
+        self._step_scheduler("epoch", log)
+        return log
+
+    def _train_step(self, microbatches: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Make one optimizer step; return the mean loss over its samples, still on the device."""
+        num_samples = sum(len(targets) for _, targets in microbatches)
+        step_loss = torch.zeros((), device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in microbatches:
+            inputs, targets = to_device(batch, self.device)
+            with torch.autocast(self.device.type, self.autocast_dtype, self.autocast_dtype != torch.float32):
+                outputs = self.model(inputs)
+                loss = self.criterion(outputs, targets)
+            share = len(targets) / num_samples  # so that the gradient is that of one batch of all samples
+            self.scaler.scale(loss * share).backward()
+            step_loss += loss.detach() * share
+            self.train_metrics.update("loss", loss.detach(), n=len(targets))
+            self.train_metrics.update_metrics(outputs.detach(), targets)
+        self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._step_scheduler("step")
+        return step_loss
+
+    def _valid_epoch(self, epoch: int) -> dict[str, float]:
+        """Return the loss and metrics over the validation split, named val_*; {} where there is none."""
+        if self.valid_data_loader is None:
+            return {}
+        values = evaluate(self.model, self.criterion, self.valid_data_loader, self.valid_metrics, self.device)
+        return {f"val_{name}": value for name, value in values.items()}
+
+    def _step_scheduler(self, interval: str, log: dict[str, float] | None = None) -> None:
+        """Step the scheduler where `interval` is its own; ReduceLROnPlateau gets the monitored value of `log`."""
+        if self.lr_scheduler is None or self.scheduler_interval != interval:
+            return
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            assert log is not None, "ReduceLROnPlateau steps per epoch"
+            self.lr_scheduler.step(log[self.monitor.metric])
+        else:
+            self.lr_scheduler.step()
+
+    def _stateful(self) -> dict[str, Stateful]:
+        parts: dict[str, Stateful] = {"train_metrics": self.train_metrics, "scaler": self.scaler}
+        if self.lr_scheduler is not None:
+            parts["lr_scheduler"] = self.lr_scheduler
+        return super()._stateful() | parts
+
+    def _check_monitor(self) -> None:
+        """Raise ConfigError unless the monitored value is one that an epoch of this run gives."""
+        names = list(self.train_metrics.keys)
+        if self.valid_data_loader is not None:
+            names += [f"val_{name}" for name in self.valid_metrics.keys]
+        if self.monitor.is_on and self.monitor.metric not in names:
+            raise ConfigError(f"trainer.monitor: no {self.monitor.metric!r} in this run; allowed: {', '.join(names)}")
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau) and not self.monitor.is_on:
+            raise ConfigError("trainer.monitor: ReduceLROnPlateau needs a value to follow; give 'min val_loss' or so")
+
+    def _log_samples(self) -> None:
+        """Show a grid of input images, where inputs are images: (N, 1 or 3, H, W)."""
+        inputs, _ = self.data_loader.peek(32)
+        if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
+            low, high = inputs.min(), inputs.max()
+            self.run_log.writer.add_images("inputs", (inputs - low) / (high - low))
+
+    def _progress_bar(self, epoch: int) -> tqdm[Any]:
+        """Return a bar of the epoch's steps; quiet where the output is no terminal."""
+        total = self.len_epoch or self.data_loader.num_steps(self.grad_accum_steps)
+        first_step = self.position.step_in_epoch
+        return tqdm(total=total, initial=first_step, desc=f"epoch {epoch}", unit="step", leave=False, disable=None)
+
+    def _log_step(self, epoch: int, loss: Tensor, bar: tqdm[Any]) -> None:
+        """Log and show the loss of a step; the one place in an epoch's steps where the host waits for the device."""
+        value = loss.item()
+        bar.set_postfix(loss=f"{value:.4f}")
+        self.run_log.log_step(epoch, self.position.global_step, {"loss": value})

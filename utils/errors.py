@@ -1,0 +1,56 @@
+"""Mistakes that a user can mend: each is told in a line or a few, without a traceback, and has its own exit code."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Something that the user can put right. The text says where, what came, and what is allowed."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """The config or the command line is wrong. Holds every problem found, one a line."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UserError):
+    """The data is missing or malformed."""
+
+    exit_code = 3
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or does not fit the model or the run."""
+
+    exit_code = 4
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return the hint that ends an error message: the nearest allowed name, or else all of them."""
+    names = sorted(allowed)
+    lower = {candidate.lower(): candidate for candidate in names}
+    match = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    if match:
+        return f"did you mean {lower[match[0]]!r}?"
+    return f"allowed: {', '.join(names)}" if names else "nothing is allowed here"
+
+
+@contextmanager
+def told_to_user() -> Iterator[None]:
+    """Turn a UserError into its message on stderr and its exit code; leave our own errors their traceback."""
+    try:
+        yield
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,52 @@
+"""Reading and writing small files so that they are either whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def ensure_dir(dirname: str | Path) -> None:
+    """Make the directory and its parents where they are missing."""
+    Path(dirname).mkdir(parents=True, exist_ok=True)
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write `data` so that `path` is, after any crash, either what it was or the whole of `data`.
+
+    Temp file in the same directory, fsync, rename, fsync of the directory (man 2 rename, man 2 fsync).
+    Raises OSError (disk full, read-only) and then leaves `path` as it was.
+    """
+    path = Path(path)
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temp, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
+def fsync_dir(directory: Path) -> None:
+    """Make renames and links in `directory` survive a power cut."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_json(fname: str | Path) -> Any:
+    """Return the JSON document in `fname`."""
+    return json.loads(Path(fname).read_text(encoding="utf-8"))
+
+
+def write_json(content: Any, fname: str | Path) -> None:
+    """Write `content` as indented JSON, atomically."""
+    write_atomic(fname, (json.dumps(content, indent=4) + "\n").encode())

@@ -1,0 +1,96 @@
+"""Metrics of an epoch: exact over its samples, kept on the device until they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Metric = Callable[[Any, Any], Any]
+"""`(outputs, targets) -> mean over the batch`, or a torchmetrics Metric; either has a `__name__`."""
+
+
+class MetricTracker:
+    """Sample-weighted means of batch values, and the results of torchmetrics' metrics.
+
+    Nothing here waits for the device but `avg` and `result`. Sums are float64 where the device has it, so that the
+    mean does not depend on how samples were batched beyond the rounding of the batch values themselves.
+    """
+
+    def __init__(self, *keys: str, metric_ftns: Sequence[Metric] = (), device: torch.device | None = None) -> None:
+        """Track `keys`, fed by `update`, and `metric_ftns`, fed by `update_metrics`. Copies torchmetrics objects."""
+        device = device or torch.device("cpu")
+        self._dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._functions = {ftn.__name__: ftn for ftn in metric_ftns if not isinstance(ftn, nn.Module)}
+        self._modules: dict[str, Any] = {
+            str(ftn.__name__): deepcopy(ftn).to(device) for ftn in metric_ftns if isinstance(ftn, nn.Module)
+        }
+        self.keys = [*keys, *(str(ftn.__name__) for ftn in metric_ftns)]
+        self._totals = {
+            key: torch.zeros((), dtype=self._dtype, device=device) for key in self.keys if key not in self._modules
+        }
+        self._counts = dict.fromkeys(self._totals, 0)
+
+    def reset(self) -> None:
+        """Start a new epoch."""
+        for key, total in self._totals.items():
+            total.zero_()
+            self._counts[key] = 0
+        for module in self._modules.values():
+            module.reset()
+
+    def update(self, key: str, value: Tensor | float, n: int = 1) -> None:
+        """Add `value`, the mean over `n` samples, to the mean of `key`."""
+        if isinstance(value, Tensor):
+            self._totals[key].add_(value, alpha=n)
+        else:
+            self._totals[key] += value * n
+        self._counts[key] += n
+
+    @torch.no_grad()
+    def update_metrics(self, outputs: Any, targets: Any) -> None:
+        """Add a batch to every metric."""
+        for key, function in self._functions.items():
+            self.update(key, function(outputs, targets), n=len(targets))
+        for module in self._modules.values():
+            module.update(outputs, targets)
+
+    def avg(self, key: str) -> float:
+        """Return the mean of `key` so far; NaN before the first sample. Waits for the device."""
+        return self._totals[key].item() / self._counts[key] if self._counts[key] else float("nan")
+
+    def result(self) -> dict[str, float]:
+        """Return every value by its key, in the order they were named. Waits for the device."""
+        return {
+            key: float(self._modules[key].compute()) if key in self._modules else self.avg(key) for key in self.keys
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the accumulators as plain data, so that an epoch's means survive a stop in the middle of it."""
+        return {
+            "totals": self._totals,
+            "counts": dict(self._counts),
+            "modules": {
+                key: {"state": module.metric_state, "update_count": module._update_count}
+                for key, module in self._modules.items()
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for key, total in state["totals"].items():
+            self._totals[key].copy_(total)
+        self._counts.update(state["counts"])
+        for key, saved in state["modules"].items():
+            # torchmetrics' own state dict is empty by default and never has the update count.
+            module = self._modules[key]
+            for name, value in saved["state"].items():
+                setattr(module, name, _to(value, module.device))
+            module._update_count = saved["update_count"]
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return [item.to(device) for item in value] if isinstance(value, list) else value.to(device)

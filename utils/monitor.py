@@ -1,0 +1,49 @@
+"""The best epoch so far, and when to stop for want of a better one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class Monitor:
+    """Follows one value of the epoch log, such as "min val_loss"; "off" follows nothing."""
+
+    def __init__(self, spec: str, early_stop: int | None) -> None:
+        """`spec` is "off" or "min NAME" or "max NAME"; stop after `early_stop` epochs without a better value."""
+        self.mode, _, self.metric = spec.partition(" ")
+        self.early_stop = early_stop or math.inf
+        self.best = -math.inf if self.mode == "max" else math.inf
+        self.best_epoch = 0
+        self.num_bad_epochs = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a value is followed."""
+        return self.mode != "off"
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether `early_stop` epochs in a row were no better than the best."""
+        return self.is_on and self.num_bad_epochs >= self.early_stop
+
+    def update(self, epoch: int, log: dict[str, float]) -> bool:
+        """Take in the log of an epoch; return whether it is the best so far. NaN never is."""
+        if not self.is_on:
+            return False
+        value = log[self.metric]
+        is_best = value > self.best if self.mode == "max" else value < self.best
+        if is_best:
+            self.best, self.best_epoch, self.num_bad_epochs = value, epoch, 0
+        else:
+            self.num_bad_epochs += 1
+        return is_best
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know to stop where the uninterrupted one would."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "num_bad_epochs": self.num_bad_epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.num_bad_epochs = state["num_bad_epochs"]

@@ -1,0 +1,43 @@
+"""Overrides of config keys from the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from utils.errors import ConfigError
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "optimizer.args.lr=3e-4" into its path and value; the value is JSON, or else a string as it stands."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {text}: write PATH=VALUE, as in optimizer.args.lr=3e-4")
+    try:
+        return path, json.loads(value)
+    except json.JSONDecodeError:
+        return path, value
+
+
+def set_by_path(config: dict[str, Any], path: str, value: Any) -> None:
+    """Set the key at `path` ("a.b.c" or the published template's "a;b;c"; numbers index lists), in place.
+
+    Missing dicts are made: whether the key may exist at all is for the check of the whole config to say.
+    Raises ConfigError where the path leads through a value that holds no keys.
+    """
+    *parents, last = path.replace(";", ".").split(".")
+    node: Any = config
+    for part in parents:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else _item(node, part, path)
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        _item(node, last, path)
+        node[int(last)] = value
+
+
+def _item(node: Any, part: str, path: str) -> Any:
+    if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+        return node[int(part)]
+    what = f"a list of {len(node)}" if isinstance(node, list) else repr(node)
+    raise ConfigError(f"{path}: {part!r} leads nowhere: what stands there is {what}")

@@ -1,0 +1,76 @@
+"""Random numbers: seeding, the state that a checkpoint holds, and seeds that belong to one sample of one epoch."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every generator as plain data, which `torch.load(weights_only=True)` accepts."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, np.asarray(keys).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """Restore what `rng_state` returned."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def mix_seed(*parts: int) -> int:
+    """Hash integers into one 63-bit seed: equal parts give equal seeds, near parts give unrelated ones.
+
+    The mixing function is splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
+    """
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def sample_uniforms(seed: int, epoch: int, indices: Tensor, num_draws: int) -> Tensor:
+    """Return uniform numbers that depend on (seed, epoch, sample index) and on nothing else.
+
+    `indices` is (N,) int64; the result is (N, num_draws) float32 in [0, 1), on the device of `indices`, whatever the
+    batch a sample came in and whichever worker drew it. Counter-based: splitmix64 of the sample's counter.
+    """
+    counter = indices.unsqueeze(1) * num_draws + torch.arange(num_draws, device=indices.device)  # (N, num_draws)
+    state = counter * _as_int64(0x9E3779B97F4A7C15) + mix_seed(seed, epoch)  # int64 wraps, as the method wants
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        state = (state ^ _shift_right(state, shift)) * _as_int64(factor)
+    return _shift_right(state, 40).to(torch.float32) / 2**24  # the top 24 bits: all that float32 holds
+
+
+def _shift_right(state: Tensor, bits: int) -> Tensor:
+    """Logical shift of int64; torch's own `>>` copies the sign bit in."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _as_int64(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
