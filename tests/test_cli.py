@@ -1,0 +1,108 @@
+"""From the command line: every mistake is one clear line with its exit code, and leaves no run directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run_script, run_train
+
+from utils import told_to_user
+
+GOOD = ["-c", "config.json", "--set", "data_loader.args.source=digits"]
+
+BAD_CONFIG = {
+    "no config": ([], "no config: give -c config.json"),
+    "missing file": (["-c", "nope.json"], "nope.json: cannot be read"),
+    "unknown section": ([*GOOD, "--set", "optimzer.type=Adam"], "optimzer: unknown key; did you mean 'optimizer'?"),
+    "unknown type": ([*GOOD, "--set", "arch.type=MnistModle"], "arch.type: unknown type 'MnistModle'; did you mean"),
+    "unknown argument": ([*GOOD, "--set", "optimizer.args.lrr=1"], "optimizer.args.lrr: unknown argument of Adam"),
+    "refused value": ([*GOOD, "--lr", "-1"], "Invalid learning rate: -1.0"),
+    "unknown metric": ([*GOOD, "--set", "metrics.0=acuracy"], "metrics.0.type: unknown type 'acuracy'; did you mean"),
+    "unknown monitor": ([*GOOD, "--set", "trainer.monitor=min val_los"], "did you mean 'val_loss'?"),
+    "monitor without split": ([*GOOD, "--set", "data_loader.args.validation_split=0"], "no 'val_loss' in this run"),
+    "unknown device": ([*GOOD, "-d", "gpu"], "device: 'gpu' is not allowed here; auto, cpu, mps, cuda or cuda:N"),
+    "absent device": ([*GOOD, "-d", "cuda:99"], "'cuda:99' is not there"),
+    "name that leaves": ([*GOOD, "--set", "name=../../x"], "name: '../../x' is not allowed here"),
+    "unknown source": (["-c", "config.json", "--set", "data_loader.args.source=minst"], "did you mean 'mnist'?"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIG)
+def test_a_bad_config_exits_with_2(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args, expected = BAD_CONFIG[case]
+    save_dir = tmp_path / "saved"
+    assert_refused(2, [*args, "--set", f"trainer.save_dir={save_dir}"], expected, capsys)
+    assert not save_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("{", "bad.json:1:2: not valid JSON"), ('{"a": NaN}', "NaN is not a number"), ("[]", "a config is an object")],
+)
+def test_a_malformed_config_exits_with_2(
+    text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.json").write_text(text)
+    assert_refused(2, ["-c", str(tmp_path / "bad.json")], expected, capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "cannot be read"),
+        ("", "is empty"),
+        ("x,y\n1,2\n3\n", "row 3: 1 columns, the header has 2"),
+        ("x,y\n1,2\n3,four\n", "row 3, column 'y': 'four' is not a finite number"),
+        ("x,z\n1,2\n", "has no column 'y'"),
+    ],
+)
+def test_a_bad_csv_exits_with_3(
+    text: str | None, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, save_dir = tmp_path / "bad.csv", tmp_path / "saved"
+    if text is not None:
+        path.write_text(text)
+    overrides = ["--set", f"data_loader.args.path={path}", "--set", f"trainer.save_dir={save_dir}"]
+    assert_refused(3, ["-c", "configs/csv_regression.json", *overrides], expected, capsys)
+    assert not save_dir.exists()
+
+
+def test_a_mistake_is_one_line_without_traceback_and_no_directory(tmp_path: Path) -> None:
+    save_dir = tmp_path / "saved"
+    overrides = ["--set", "data_loader.args.source=mnist", "--set", f"data_loader.args.data_dir={tmp_path}/data"]
+    result = run_script("train.py", "-c", "config.json", *overrides, "--set", f"trainer.save_dir={save_dir}")
+    assert result.returncode == 3
+    assert result.stderr.startswith("MNIST is not in")
+    assert len(result.stderr.splitlines()) == 1
+    assert not save_dir.exists()
+
+
+def test_a_run_resumes_and_is_tested_from_the_command_line(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    first = run_script(
+        "train.py", *GOOD, "--set", "trainer.epochs=1", "--set", f"trainer.save_dir={saved}", "-d", "cpu"
+    )
+    assert first.returncode == 0, first.stderr
+    (run_dir,) = (saved / "Mnist_LeNet").iterdir()
+    resumed = run_script("train.py", "-r", str(run_dir), "--set", "trainer.epochs=2")
+    assert resumed.returncode == 0, resumed.stderr
+    records: list[dict[str, Any]] = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records if record["kind"] == "epoch"] == [1, 2]
+    assert "epoch 1/1" in (run_dir / "info.log").read_text()
+    assert "epoch 2/2" in (run_dir / "info.log").read_text()
+    tested = run_script("test.py", "-r", str(run_dir))
+    assert tested.returncode == 0, tested.stderr
+    assert "accuracy: 0." in tested.stdout
+
+
+def assert_refused(exit_code: int, args: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Assert that train.py, in this process, says `expected` and exits with `exit_code`."""
+    with pytest.raises(SystemExit) as caught, told_to_user():
+        run_train(*args)
+    assert caught.value.code == exit_code
+    message = capsys.readouterr().err
+    assert expected in message
+    assert len(message.strip().splitlines()) == 1

@@ -1,0 +1,153 @@
+"""JSON and YAML configs read to the same dict, and what either would let pass silently is an error with its place."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from utils import ConfigError
+from utils.config_file import MAX_BYTES, read_config
+
+CONFIGS = sorted((Path(__file__).resolve().parent.parent).glob("config*.json"))
+
+
+def write(tmp_path: Path, name: str, text: str) -> Path:
+    """Write a config file; return its path."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def message(path: Path) -> str:
+    """Return what reading the config at `path` complains of, after the path."""
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    assert len(caught.value.problems) == 1
+    assert str(caught.value).startswith(f"{path}:")
+    return str(caught.value).removeprefix(f"{path}:").strip()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".json"])
+def test_a_config_reads_the_same_in_every_format(tmp_path: Path, path: Path, suffix: str) -> None:
+    config = json.loads(path.read_text())
+    text = json.dumps(config) if suffix == ".json" else yaml.safe_dump(config)
+    assert read_config(write(tmp_path, f"config{suffix}", text)) == read_config(str(path)) == config
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "+1e-4", "-2e3", "1.e5", ".5e-3", "1.5e+3", "0.1", "3", "-7"])
+def test_yaml_numbers_are_the_numbers_that_they_look_like(tmp_path: Path, text: str) -> None:
+    value = read_config(write(tmp_path, "c.yaml", f"lr: {text}"))["lr"]
+    assert value == float(text)
+    assert type(value) is (int if text.lstrip("-").isdigit() else float)
+
+
+@pytest.mark.parametrize("text", ["'1e-4'", "e-4", "1e", "1e-4x", "0.95 ** epoch", "min val_loss"])
+def test_yaml_text_stays_text(tmp_path: Path, text: str) -> None:
+    assert read_config(write(tmp_path, "c.yaml", f"value: {text}")) == {"value": text.strip("'")}
+
+
+def test_yaml_aliases_stand_for_what_they_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", "one: &same {lr: 1}\nother: *same\n")
+    assert read_config(path) == {"one": {"lr": 1}, "other": {"lr": 1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("c.json", '{"a": 1,\n  "b": }', "2:8: not valid JSON: Expecting value"),
+        ("c.json", "", "1:1: not valid JSON: Expecting value"),
+        ("c.json", '{"a": 1} {}', "1:10: not valid JSON: Extra data"),
+        ("c.json", '\ufeff{"a": 1}', "1:1: not valid JSON: Unexpected UTF-8 BOM (decode using utf-8-sig)"),
+        ("c.yaml", "a: 1\nb: [1\nc: 2", "3:2: not valid YAML: expected ',' or ']', but got ':'"),
+        ("c.yaml", "a: 1\n---\nb: 2", "2:1: not valid YAML: but found another document"),
+    ],
+)
+def test_malformed_text_is_told_with_line_and_column(tmp_path: Path, name: str, text: str, expected: str) -> None:
+    assert message(write(tmp_path, name, text)) == expected
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_json_constants_that_are_no_numbers_are_refused(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, "c.json", f'{{"optimizer": {{"args": {{"lr": {value}}}}}}}')
+    assert message(path) == f"{value} is not a number that a config can hold"
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e999"])
+def test_yaml_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: str) -> None:
+    assert "Out of range float" in message(write(tmp_path, "c.yaml", f"optimizer:\n  args: {{lr: {value}}}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("c.json", '{"a": {"lr": 1, "b": 2, "lr": 2}}', "the key 'lr' stands twice in one object"),
+        ("c.yaml", "a:\n  lr: 1\n  b: 2\n  lr: 2\n", "4:3: not valid YAML: the key 'lr' stands twice"),
+        ("c.yaml", "a: {lr: 1, 'lr': 1}", "1:12: not valid YAML: the key 'lr' stands twice"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, name: str, text: str, expected: str) -> None:
+    assert message(write(tmp_path, name, text)) == expected
+
+
+def test_one_key_in_two_objects_is_no_repetition(tmp_path: Path) -> None:
+    expected = {"a": {"type": "x"}, "b": [{"type": "y"}, {"type": "z"}]}
+    assert read_config(write(tmp_path, "c.json", json.dumps(expected))) == expected
+    assert read_config(write(tmp_path, "c.yaml", yaml.safe_dump(expected))) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "type_name"),
+    [("c.json", "[1]", "list"), ("c.json", '"a"', "str"), ("c.yaml", "", "NoneType"), ("c.yaml", "- a", "list")],
+)
+def test_what_is_no_mapping_is_refused(tmp_path: Path, name: str, text: str, type_name: str) -> None:
+    assert message(write(tmp_path, name, text)) == f"a config is an object of sections, not {type_name}"
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.yaml"])
+def test_nesting_too_deep_for_the_parser_is_refused(tmp_path: Path, name: str) -> None:
+    assert message(write(tmp_path, name, "[" * 100_000)) == "nested too deeply"
+
+
+def test_yaml_tags_build_no_python_objects(tmp_path: Path) -> None:
+    marker = tmp_path / "made"
+    text = f"a: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{marker}']]"
+    assert "could not determine a constructor" in message(write(tmp_path, "c.yaml", text))
+    assert not marker.exists()
+
+
+def test_a_yaml_node_inside_itself_is_refused(tmp_path: Path) -> None:
+    assert "Circular" in message(write(tmp_path, "c.yaml", "a: &a [*a]"))
+
+
+def test_a_missing_file_and_a_directory_are_told_as_such(tmp_path: Path) -> None:
+    assert message(tmp_path / "missing.json") == "cannot be read: No such file or directory"
+    assert message(tmp_path) == "cannot be read: Is a directory"
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.yaml"])
+def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes('{"name": "é"}'.encode("latin-1"))
+    assert message(tmp_path / name).startswith("cannot be read: 'utf-8' codec")
+
+
+@pytest.mark.parametrize(("extra", "is_read"), [(0, True), (1, False)])
+def test_a_config_has_at_most_one_megabyte(tmp_path: Path, extra: int, is_read: bool) -> None:
+    path = write(tmp_path, "c.json", '{"a": 1}'.ljust(MAX_BYTES + extra))
+    if is_read:
+        assert read_config(path) == {"a": 1}
+    else:
+        assert message(path) == "1,000,001 bytes; a config has at most 1,000,000"
+
+
+def test_numbers_keep_their_type_and_precision(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"i": 2**60, "f": 0.1, "tiny": 5e-324, "e": math.e, "t": True, "n": None}
+    for name, text in (("c.json", json.dumps(config)), ("c.yaml", yaml.safe_dump(config))):
+        read = read_config(write(tmp_path, name, text))
+        assert read == config
+        assert [type(value) for value in read.values()] == [type(value) for value in config.values()]

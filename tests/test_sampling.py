@@ -1,0 +1,103 @@
+"""The order of an epoch is a function of (seed, epoch), a start in its middle gives the tail, and splits are exact."""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+
+import pytest
+import torch
+
+from utils import ConfigError, EpochBatchSampler, inf_loop, split_indices
+
+SAMPLES = torch.arange(100, 123)  # 23 indices that are not their own positions
+
+
+def batches(seed: int, epoch: int, first_batch: int = 0, shuffle: bool = True) -> list[list[int]]:
+    """Return the batches of up to 5 of SAMPLES that the sampler yields."""
+    sampler = EpochBatchSampler(SAMPLES, batch_size=5, shuffle=shuffle)
+    sampler.seed, sampler.epoch, sampler.first_batch = seed, epoch, first_batch
+    return list(sampler)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_is_every_index_once_in_batches_of_which_the_last_is_smaller(shuffle: bool) -> None:
+    epoch = batches(0, 1, shuffle=shuffle)
+    assert [len(batch) for batch in epoch] == [5, 5, 5, 5, 3]
+    assert sorted(chain.from_iterable(epoch)) == SAMPLES.tolist()
+
+
+def test_unshuffled_batches_keep_the_order_of_the_indices() -> None:
+    assert list(chain.from_iterable(batches(7, 3, shuffle=False))) == SAMPLES.tolist()
+
+
+def test_equal_seed_and_epoch_give_the_same_order_whatever_the_global_generator() -> None:
+    first = batches(0, 1)
+    torch.rand(10)
+    assert batches(0, 1) == first
+
+
+def test_every_seed_and_every_epoch_has_an_order_of_its_own() -> None:
+    orders = [batches(seed, epoch) for seed in range(4) for epoch in range(1, 5)]
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
+
+
+def test_drawing_an_order_leaves_the_global_generator_as_it_was() -> None:
+    before = torch.get_rng_state()
+    batches(0, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("first_batch", range(6))
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_start_in_the_middle_yields_exactly_the_tail(first_batch: int, shuffle: bool) -> None:
+    assert batches(5, 2, first_batch, shuffle) == batches(5, 2, 0, shuffle)[first_batch:]
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size", "expected"), [(23, 5, 5), (20, 5, 4), (3, 5, 1), (5, 1, 5)])
+def test_length_is_that_of_the_whole_epoch_wherever_iteration_starts(
+    num_samples: int, batch_size: int, expected: int
+) -> None:
+    sampler = EpochBatchSampler(torch.arange(num_samples), batch_size, shuffle=True)
+    assert len(sampler) == len(list(sampler)) == expected
+    sampler.first_batch = 1
+    assert len(sampler) == expected
+
+
+@pytest.mark.parametrize(
+    ("held_out", "expected"), [(0, 0), (0.0, 0), (1, 1), (0.1, 2), (0.5, 11), (7, 7), (22, 22), (0.99, 22)]
+)
+def test_split_is_disjoint_complete_ascending_and_of_the_size_asked_for(held_out: float | int, expected: int) -> None:
+    kept, held = split_indices(23, held_out, "where")
+    assert (kept.dtype, held.dtype) == (torch.int64, torch.int64)
+    assert len(held) == expected
+    assert sorted(kept.tolist() + held.tolist()) == list(range(23))
+    assert (kept.tolist(), held.tolist()) == (sorted(kept.tolist()), sorted(held.tolist()))
+
+
+def test_split_is_the_same_whatever_the_global_seed_and_leaves_it_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = split_indices(100, 0.2, "where")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert [part.tolist() for part in split_indices(100, 0.2, "where")] == [part.tolist() for part in first]
+
+
+def test_split_is_spread_over_the_samples_rather_than_one_end_of_them() -> None:
+    _, held = split_indices(1000, 0.2, "where")
+    assert held.tolist() not in (list(range(200)), list(range(800, 1000)))
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "held_out"), [(10, 10), (10, 11), (10, -1), (10, 1.0), (10, 1.5), (10, -0.5), (10, 0.05), (0, 0)]
+)
+def test_split_that_leaves_or_holds_out_nothing_is_refused_with_its_place(
+    num_samples: int, held_out: float | int
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        split_indices(num_samples, held_out, "data_loader.args.validation_split")
+    assert str(caught.value).startswith(f"data_loader.args.validation_split: {held_out} of {num_samples} samples")
+
+
+def test_inf_loop_repeats_the_loader_from_its_beginning() -> None:
+    assert list(islice(inf_loop([1, 2, 3]), 8)) == [1, 2, 3, 1, 2, 3, 1, 2]

@@ -1,0 +1,169 @@
+"""The uses of the template from end to end: train, resume, fine-tune, test, and the published config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, assert_equal, epochs_of, evaluate, newest, records_of, run_train, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from utils import CheckpointError
+from utils.checkpoint import load_checkpoint
+
+STATE = ("model", "optimizer", "lr_scheduler", "monitor", "position", "rng")
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return every TensorBoard curve that does not depend on the clock, as (step, value)."""
+    events = EventAccumulator(str(run_dir)).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("perf/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+SCHEDULERS = {
+    "per_epoch": {"type": "LambdaLR", "args": {"lr_lambda": "0.9 ** epoch"}},
+    "per_step": {
+        "type": "LambdaLR",
+        "interval": "step",
+        "args": {"lr_lambda": {"type": "warmup_cosine", "args": {"warmup": 10, "total": 126}}},
+    },
+    "plateau": {"type": "ReduceLROnPlateau", "args": {"patience": 0, "threshold": 0.5}},
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_three_epochs_resumed_to_six_equal_six_in_one_go(config: dict[str, Any], scheduler: str) -> None:
+    config["lr_scheduler"] = SCHEDULERS[scheduler]
+    whole = train(config, "--set", "trainer.epochs=6")
+    part = train(config, "--set", "trainer.epochs=3")
+    resumed = run_train("-r", str(part), "--set", "trainer.epochs=6")
+
+    assert resumed == part
+    expected, got = newest(whole), newest(resumed)
+    assert expected["position"] == {"epoch": 7, "step_in_epoch": 0, "global_step": 126}
+    for key in STATE:
+        assert_equal(expected[key], got[key], key)
+    assert records_of(whole) == records_of(resumed)
+    assert curves(whole) == curves(resumed)
+
+
+def test_a_resumed_run_stops_early_where_the_whole_one_does(config: dict[str, Any]) -> None:
+    config["optimizer"]["args"]["lr"] = 0.0  # nothing is ever better than the first epoch
+    config["trainer"] |= {"early_stop": 4, "epochs": 20}
+    whole = train(config)
+    part = train(config, "--set", "trainer.epochs=3")
+    resumed = run_train("-r", str(part), "--set", "trainer.epochs=20")
+    assert len(epochs_of(whole)) == 5
+    assert epochs_of(resumed) == epochs_of(whole)
+
+
+def test_early_stopping_keeps_the_best_checkpoint(config: dict[str, Any]) -> None:
+    run_dir = train(config, "--set", "trainer.epochs=5", "--lr", "0.02")
+    losses = [record["val_loss"] for record in epochs_of(run_dir)]
+    best = load_checkpoint(run_dir / "model_best.pth")
+    assert best["monitor"]["best"] == min(losses)
+    assert best["epoch"] == losses.index(min(losses)) + 1
+    assert best["log"]["val_loss"] == min(losses)
+
+
+def test_going_back_to_an_earlier_checkpoint_gives_one_continuous_curve(config: dict[str, Any]) -> None:
+    run_dir = train(config, "--set", "trainer.epochs=4")
+    before, curves_before = records_of(run_dir), curves(run_dir)
+    run_train("-r", str(run_dir / "checkpoint-epoch2.pth"))
+    assert records_of(run_dir) == before
+    assert curves(run_dir) == curves_before
+
+
+def test_fine_tuning_starts_a_new_run_from_the_weights(config: dict[str, Any]) -> None:
+    first = train(config)
+    second = train(config, "-r", str(first), "--lr", "0", "--set", "trainer.epochs=1")
+    assert second != first
+    assert newest(second)["position"]["global_step"] == 21
+    assert_equal(newest(first)["model"], newest(second)["model"])
+
+
+def test_weights_that_do_not_fit_are_refused_and_leave_nothing(config: dict[str, Any]) -> None:
+    first = train(config)
+    runs = sorted(first.parent.iterdir())
+    with pytest.raises(CheckpointError, match=r"fc2.* is torch.float32 \[10"):
+        train(config, "-r", str(first), "--set", "arch.args.num_classes=11")
+    assert sorted(first.parent.iterdir()) == runs
+
+
+def test_the_test_split_gives_the_same_numbers_whatever_the_batch_size(config: dict[str, Any]) -> None:
+    run_dir = train(config)
+    results = [evaluate("-r", str(run_dir), "--bs", size) for size in ("1", "7", "64", "1000")]
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-6)
+    assert results[0]["accuracy"] * 359 == pytest.approx(round(results[0]["accuracy"] * 359), abs=1e-4)
+
+
+def test_the_same_config_and_seed_give_the_same_run_and_another_seed_another(config: dict[str, Any]) -> None:
+    one, two = train(config), train(config)
+    other = train(config, "--set", "seed=1")
+    assert_equal(newest(one)["model"], newest(two)["model"])
+    assert not torch.equal(newest(one)["model"]["fc2.bias"], newest(other)["model"]["fc2.bias"])
+
+
+def test_the_resolved_config_of_a_run_gives_the_same_run(config: dict[str, Any]) -> None:
+    config["data_loader"]["args"]["source"] = "digits"
+    first = train(config, "--lr", "0.01")
+    second = run_train("-c", str(first / "config.json"))
+    for key in STATE:
+        assert_equal(newest(first)[key], newest(second)[key], key)
+
+
+def test_the_published_config_runs_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves under saved/ and looks for MNIST in data/; without it, digits
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    run_dir = run_train("-c", str(ROOT / "tests" / "published_config.json"), "--set", "trainer.epochs=2")
+    assert run_dir.is_relative_to("saved/Mnist_LeNet")
+    assert len(epochs_of(run_dir)) == 2
+    resolved = json.loads((run_dir / "config.json").read_text())
+    assert resolved["data_loader"]["args"]["source"] == "digits"
+    assert resolved["optimizer"]["args"]["amsgrad"] is True
+    assert evaluate("-r", str(run_dir)).keys() == {"loss", "accuracy", "top_k_acc"}
+
+
+def test_accumulated_microbatches_equal_one_large_batch(config: dict[str, Any]) -> None:
+    config["arch"]["args"]["dropout"] = 0.0  # the masks would differ
+    config["optimizer"] = {"type": "SGD", "args": {"lr": 0.1}}
+    config["trainer"]["max_grad_norm"] = 1.0
+    large = newest(train(config, "--bs", "60"))
+    small = newest(train(config, "--bs", "20", "--set", "trainer.grad_accum_steps=3"))
+    assert large["position"] == small["position"]
+    for name, weight in large["model"].items():
+        torch.testing.assert_close(small["model"][name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_epochs_of_a_given_length_cut_an_endless_stream(config: dict[str, Any]) -> None:
+    """21 steps are one pass over the data: 6 epochs of 7 steps make 2 epochs of 21, to the bit."""
+    config["lr_scheduler"] = None
+    passes = newest(train(config))
+    cut = newest(train(config, "--set", "trainer.len_epoch=7", "--set", "trainer.epochs=6"))
+    assert cut["position"]["global_step"] == passes["position"]["global_step"] == 42
+    assert_equal(passes["model"], cut["model"])
+
+
+def test_tensorboard_has_curves_images_and_config(config: dict[str, Any]) -> None:
+    run_dir = train(config)
+    events = EventAccumulator(str(run_dir)).Reload()
+    expected = {"loss/train", "loss/valid", "accuracy/train", "accuracy/valid", "lr/group0", "perf/samples_per_sec"}
+    assert expected <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["inputs"]
+    assert events.Tags()["tensors"] == ["config/text_summary"]
+    assert [event.step for event in events.Scalars("loss/valid")] == [21, 42]
+
+
+def test_quadratic_config_finds_the_true_coefficients(tmp_path: Path) -> None:
+    from data_loader.make_quadratic import COEFFICIENTS, NOISE_VARIANCE
+
+    run_dir = run_train("-c", "configs/csv_regression.json", "--set", f"trainer.save_dir={tmp_path}")
+    best = load_checkpoint(run_dir / "model_best.pth")
+    assert best["log"]["val_loss"] == pytest.approx(NOISE_VARIANCE, rel=0.1)
+    assert best["model"]["coefficients"].tolist() == pytest.approx(list(COEFFICIENTS), rel=0.02)
