@@ -38,11 +38,11 @@ def test_loss_and_its_gradient_equal_the_formulas(name: str) -> None:
     gradients = []
     for function in CASES[name]:
         logits = LOGITS.clone().requires_grad_()
-        function(logits).backward()  # type: ignore[no-untyped-call]
+        function(logits).backward()
         gradients.append(logits.grad)
     torch.testing.assert_close(*gradients)
 
 
-def test_losses_refuse_shapes_that_would_broadcast() -> None:
+def test_mse_warns_of_shapes_that_would_broadcast() -> None:
     with pytest.warns(UserWarning, match="target size"):
         mse_loss(torch.zeros(4, 1), torch.zeros(4))

@@ -60,4 +60,4 @@ def test_it_is_highest_once_warmed_up_and_falls_from_there() -> None:
     assert factors[4] == 1 == max(factors)
     assert factors[:5] == sorted(factors[:5])
     assert factors[4:] == sorted(factors[4:], reverse=True)
-    assert 0 < factors[0]
+    assert factors[0] > 0

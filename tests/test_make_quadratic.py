@@ -23,7 +23,7 @@ def test_least_squares_finds_the_coefficients_and_the_noise_within_five_standard
     x, y = np.array(make_rows(), dtype=float).T
     assert abs(x).max() <= 3
     powers = np.stack([x**k for k in range(3)], axis=1)
-    solution, residuals, *_ = np.linalg.lstsq(powers, y)
+    solution, residuals, *_ = np.linalg.lstsq(powers, y, rcond=None)
     errors = np.sqrt(NOISE_VARIANCE * np.diag(np.linalg.inv(powers.T @ powers)))
     assert (abs(solution - COEFFICIENTS) < 5 * errors).all()
     assert abs(residuals[0] / NUM_ROWS - NOISE_VARIANCE) < 5 * NOISE_VARIANCE * np.sqrt(2 / NUM_ROWS)

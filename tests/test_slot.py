@@ -47,6 +47,22 @@ bound = partial(function, 1)
 """
 
 
+IMPORTED = ("os", "pathlib", "system", "Path", "ABC", "partial")
+NOT_OFFERED = ("Base", "_Private", "Unrelated", "Abstract", "_private", "table", "instance", "bound")
+NOT_A_NAME: tuple[Any, ...] = (
+    "missing",
+    "os.system",
+    "Concrete.__init__",
+    "__builtins__",
+    "__name__",
+    "",
+    None,
+    3,
+    ["Concrete"],
+    {},
+)
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Write a module with all that a name may stand for; return its name."""
@@ -114,11 +130,7 @@ def test_what_a_package_defines_is_found(package: str, name: str) -> None:
     assert slot_of(package).find(name, "arch.type") is getattr(sys.modules[package], name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["os", "pathlib", "system", "Path", "Base", "_Private", "Unrelated", "Abstract", "_private", "table", "instance"]
-    + ["bound", "missing", "os.system", "Concrete.__init__", "__builtins__", "__name__", "", None, 3, ["Concrete"], {}],
-)
+@pytest.mark.parametrize("name", [*IMPORTED, *NOT_OFFERED, *NOT_A_NAME])
 def test_everything_else_that_a_name_may_stand_for_is_refused(package: str, name: Any) -> None:
     assert error_of(slot_of(package), name).startswith(f"arch.type: unknown type {name!r}; ")
 
