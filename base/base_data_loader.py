@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from base.batch_dataset import BatchDataset, SeededSamples
-from utils import EpochBatchSampler, split_indices
+from utils import EpochBatchSampler, mix_seed, split_indices
 
 
 def keep_batch(batch: Any) -> Any:
@@ -84,7 +84,7 @@ class BaseDataLoader(DataLoader[Any]):
 
     def set_epoch(self, seed: int, epoch: int, first_batch: int = 0) -> None:
         """Make the next iteration yield the batches of `epoch` from `first_batch` on."""
-        self.generator.manual_seed(seed)
+        self.generator.manual_seed(mix_seed(seed, epoch))
         self.dataset.set_epoch(seed, epoch)
         self.batch_sampler.seed, self.batch_sampler.epoch = seed, epoch
         self.batch_sampler.first_batch = first_batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +93,9 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             data = file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    num_dims = data[3] if data[:3] == b"\0\0\x08" else 0
+    num_dims = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     start = 4 + 4 * num_dims
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
     if num_dims == 0 or len(data) != start + math.prod(shape):

@@ -87,5 +87,5 @@ class PolynomialRegression(BaseModel):
 
 def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the float32 mean and standard deviation of each column of (N, F); a constant column has deviation 1."""
-    std, mean = torch.std_mean(values.double(), dim=0)
+    std, mean = torch.std_mean(values.double(), dim=0, correction=0)
     return mean.float(), torch.where(std > 0, std, 1.0).float()

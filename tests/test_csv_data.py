@@ -196,3 +196,29 @@ def test_a_split_that_leaves_or_holds_out_nothing_is_refused_with_its_config_pat
     path = write(tmp_path, "a,y\n1,2\n3,4\n")
     with pytest.raises(ConfigError, match=rf"^data_loader\.args\.{key}: {value} of 2 samples"):
         load(path, **{key: value})
+
+
+def test_quoted_line_breaks_in_other_columns_are_read_in_large_files_too(tmp_path: Path) -> None:
+    path = tmp_path / "breaks.csv"
+    rows = "".join(f'{i},"line\nbreak {i}",2\n' for i in range(200_000))
+    path.write_text("x,text,y\n" + rows)
+    loader = CsvDataLoader(str(path), "y", 1000, features=["x"])
+    assert loader.n_samples == 200_000
+
+
+@pytest.mark.parametrize("text", ["1e39", "1_000", "٣", "0x10"])
+def test_what_is_no_finite_float32_is_told_with_its_place(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(f"x,y\n1,2\n{text},2\n")
+    with pytest.raises(DataError, match=f"row 3, column 'x': '{text}' is not a finite number"):
+        CsvDataLoader(str(path), "y", 2)
+
+
+@pytest.mark.parametrize(
+    "args", [{"features": ["x", "x"]}, {"features": ["x", "y"]}, {"features": []}, {"delimiter": ",,"}]
+)
+def test_arguments_that_make_no_sense_are_refused(args: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "good.csv"
+    path.write_text("x,y\n1,2\n3,4\n")
+    with pytest.raises(ConfigError, match=r"data_loader\.args\."):
+        CsvDataLoader(str(path), "y", 2, **args)

@@ -68,7 +68,7 @@ def test_the_variable_has_the_name_that_it_is_given() -> None:
     ],
 )
 def test_what_is_not_arithmetic_on_the_known_names_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"expression|at epoch = 0|longer than"):
+    with pytest.raises(ValueError, match=r"expression|at epoch = 0|longer than|is not arithmetic|unknown name"):
         parse_expression(text, "epoch")
 
 
@@ -94,3 +94,11 @@ def test_a_power_tower_overflows_at_once_instead_of_filling_the_memory() -> None
 def test_two_functions_of_one_text_do_not_share_their_variable() -> None:
     one, other = parse_expression("epoch + 1", "epoch"), parse_expression("epoch + 1", "epoch")
     assert [one(1), other(10), one(2)] == [2.0, 11.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["2;3", "1\n2", "x=1", "'a' * 2000000000", "'%1000000000d' % 1", "1 if epoch < 5 else epch", "epoch.real"]
+)
+def test_what_is_not_one_arithmetic_expression_is_refused_before_it_is_evaluated(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not arithmetic|not an expression|did you mean 'epoch'"):
+        parse_expression(text, "epoch")

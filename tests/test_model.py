@@ -95,7 +95,7 @@ def test_mlp_adapts_to_the_statistics_of_the_training_split(validation_split: in
         (inputs, model.feature_mean, model.feature_std),
         (targets, model.target_mean, model.target_std),
     ):
-        deviations = values.std(axis=0, ddof=1)
+        deviations = values.std(axis=0, ddof=0)
         np.testing.assert_allclose(mean.numpy(), values.mean(axis=0), rtol=1e-6)
         np.testing.assert_allclose(std.numpy(), np.where(np.ptp(values, axis=0) > 0, deviations, 1.0), rtol=1e-6)
         assert (mean.dtype, std.dtype) == (torch.float32, torch.float32)
@@ -105,9 +105,9 @@ def test_mlp_takes_and_gives_the_units_of_the_data() -> None:
     model = MLP(3, [8])
     model.adapt(make_loader())
     inputs, targets = (values.double().numpy() for values in features_and_targets())
-    std = np.where(np.ptp(inputs, axis=0) > 0, inputs.std(axis=0, ddof=1), 1.0)
+    std = np.where(np.ptp(inputs, axis=0) > 0, inputs.std(axis=0, ddof=0), 1.0)
     standardised = torch.from_numpy((inputs - inputs.mean(axis=0)) / std).float()
-    expected = model.layers(standardised).detach().numpy() * targets.std(ddof=1) + targets.mean()
+    expected = model.layers(standardised).detach().numpy() * targets.std(ddof=0) + targets.mean()
     np.testing.assert_allclose(model(features_and_targets()[0]).detach().numpy(), expected, rtol=0.01, atol=0.01)
 
 

@@ -93,3 +93,9 @@ def test_a_path_through_a_value_without_keys_is_refused(path: str, part: str, wh
         set_by_path(config, path, 1)
     assert str(caught.value) == f"{path}: {part!r} leads nowhere: what stands there is {what}"
     assert config == CONFIG
+
+
+@pytest.mark.parametrize("text", ["a=NaN", "a=1e999", "a=-Infinity", "a=" + "[" * 100_000])
+def test_values_that_no_config_file_could_hold_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set a: "):
+        parse_override(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if size > MAX_BYTES:
         raise ConfigError(f"{path}: {size:,} bytes; a config has at most {MAX_BYTES:,}")
     try:
-        parse = _parse_yaml if path.suffix in (".yaml", ".yml") else _parse_json
+        parse = _parse_yaml if path.suffix in (".yaml", ".yml") else parse_json
         config = parse(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
@@ -37,7 +38,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {error.problem}") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ConfigError(f"{path}: {text}") from None
     if not isinstance(config, dict):
@@ -45,8 +46,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def _parse_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+def parse_json(text: str) -> Any:
+    """Return the JSON value in `text`; ValueError for what is no JSON, NaN, Infinity, 1e999 and repeated keys."""
+    return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant, parse_float=_parse_finite)
+
+
+def _parse_finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _refuse_constant(text)
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -58,26 +64,43 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _refuse_constant(name: str) -> None:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number that a config can hold")
 
 
 class _YamlLoader(yaml.SafeLoader):
-    """YAML's safe subset, with numbers as in YAML 1.2 and without repeated keys."""
+    """YAML's safe subset with the plain scalars of YAML 1.2 ("off" is a string, 1e-4 a number), unique string keys,
+    and no aliases: a config is a tree, and seven lines of nested aliases would fill the memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken in a config", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key_node, deep=True) for key_node, _ in node.value]
         for index, key in enumerate(keys):
+            mark = node.value[index][0].start_mark
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is no string", mark)
             if key in keys[:index]:
-                mark = node.value[index][0].start_mark
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", mark)
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1, which PyYAML reads, takes 1e-4 for a string: it wants a dot and a sign.
-_YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+.0123456789")
-)
+# PyYAML resolves plain scalars as in YAML 1.1; these are those of YAML 1.2's core schema (section 10.3.2).
+_YamlLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _YamlLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_YamlLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def _parse_yaml(text: str) -> Any:

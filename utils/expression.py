@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from simpleeval import SimpleEval
 
+from utils.errors import nearest
+
 FUNCTIONS = {"min": min, "max": max, "abs": abs, "sqrt": math.sqrt, "exp": math.exp, "log": math.log, "cos": math.cos}
 
 
@@ -16,6 +18,8 @@ def _power(base: float, exponent: float) -> float:
     return float(base) ** float(exponent)  # floats overflow with an error, integers would fill the memory
 
 
+# Whatever is not one of these is not arithmetic: attributes, subscripts, strings, assignments, several statements.
+NODES = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp, ast.Call, ast.Name, ast.Load, ast.Constant)
 OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -41,16 +45,20 @@ def parse_expression(text: str, variable: str) -> Callable[[int], float]:
     """
     if len(text) > 200:
         raise ValueError("longer than 200 characters")
-    evaluator = SimpleEval(operators=OPERATORS, functions=FUNCTIONS)
     try:
-        tree = evaluator.parse(text)
-    except Exception as error:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text!r} is not an expression: {error}") from None
+    for node in ast.walk(tree):  # branches that are not taken are looked at too
+        problem = _problem(node, {variable, "pi", *FUNCTIONS})
+        if problem:
+            raise ValueError(f"{text!r}: {problem}")
+    evaluator = SimpleEval(operators=OPERATORS, functions=FUNCTIONS)
 
     def function(value: int) -> float:
         evaluator.names = {variable: float(value), "pi": math.pi}
         try:
-            result = evaluator.eval(text, previously_parsed=tree)
+            result = evaluator.eval(text, previously_parsed=tree.body)
         except Exception as error:  # simpleeval's own errors and arithmetic's: all of them mean a bad expression
             raise ValueError(f"{text!r} at {variable} = {value}: {error}") from None
         if isinstance(result, bool) or not isinstance(result, int | float) or not math.isfinite(result):
@@ -59,3 +67,13 @@ def parse_expression(text: str, variable: str) -> Callable[[int], float]:
 
     function(0)
     return function
+
+
+def _problem(node: ast.AST, names: set[str]) -> str | None:
+    """Return why the node does not belong to arithmetic on `names`, or None where it does."""
+    if isinstance(node, ast.Name) and node.id not in names:
+        return f"unknown name {node.id!r}; {nearest(node.id, names)}"
+    is_number = not isinstance(node, ast.Constant) or type(node.value) in (int, float)
+    if not isinstance(node, (*NODES, *OPERATORS)) or not is_number:
+        return f"{type(node).__name__} is not arithmetic on {', '.join(sorted(names))}"
+    return None

@@ -49,4 +49,4 @@ def read_json(fname: str | Path) -> Any:
 
 def write_json(content: Any, fname: str | Path) -> None:
     """Write `content` as indented JSON, atomically."""
-    write_atomic(fname, (json.dumps(content, indent=4) + "\n").encode())
+    write_atomic(fname, (json.dumps(content, indent=4, allow_nan=False) + "\n").encode())

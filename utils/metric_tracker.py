@@ -45,7 +45,7 @@ class MetricTracker:
     def update(self, key: str, value: Tensor | float, n: int = 1) -> None:
         """Add `value`, the mean over `n` samples, to the mean of `key`."""
         if isinstance(value, Tensor):
-            self._totals[key].add_(value, alpha=n)
+            self._totals[key].add_(value.detach(), alpha=n)
         else:
             self._totals[key] += value * n
         self._counts[key] += n
@@ -90,6 +90,7 @@ class MetricTracker:
             for name, value in saved["state"].items():
                 setattr(module, name, _to(value, module.device))
             module._update_count = saved["update_count"]
+            module._computed = None  # the cached result of before
 
 
 def _to(value: Any, device: torch.device) -> Any:

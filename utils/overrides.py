@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from utils.config_file import parse_json
 from utils.errors import ConfigError
 
 
@@ -14,9 +15,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not path:
         raise ConfigError(f"--set {text}: write PATH=VALUE, as in optimizer.args.lr=3e-4")
     try:
-        return path, json.loads(value)
+        return path, parse_json(value)
     except json.JSONDecodeError:
         return path, value
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--set {path}: {error}") from None
 
 
 def set_by_path(config: dict[str, Any], path: str, value: Any) -> None:
@@ -37,7 +40,7 @@ def set_by_path(config: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _item(node: Any, part: str, path: str) -> Any:
-    if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+    if isinstance(node, list) and part.isdecimal() and part.isascii() and int(part) < len(node):
         return node[int(part)]
     what = f"a list of {len(node)}" if isinstance(node, list) else repr(node)
     raise ConfigError(f"{path}: {part!r} leads nowhere: what stands there is {what}")
