@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from logger import log_to_file, setup_logging
-from utils import ConfigError, ensure_dir, write_json
+from utils import ConfigError, write_json, writing_to
 from utils.checkpoint import find_checkpoint
 from utils.config_check import find_problems, metric_name
 from utils.config_file import read_config
 from utils.config_schema import RunConfig, TrainerSection
 from utils.expression import parse_expression
 from utils.overrides import parse_override, set_by_path
+from utils.runs import adopt_resolved, make_new_dir, newest_run
 from utils.slot import Slot
 
 
@@ -32,7 +33,7 @@ class CustomArg(NamedTuple):
 
 
 class ConfigParser:
-    """A checked config. Nothing is created, downloaded or put on a device before `start_run`."""
+    """A checked config. Nothing is created, downloaded or put on a device before `make_run_dir`."""
 
     def __init__(
         self,
@@ -43,15 +44,18 @@ class ConfigParser:
         *,
         slots: Mapping[str, Slot],
         init_from: str | Path | None = None,
+        allow_inexact: bool = False,
     ) -> None:
         """Apply `modification` ({"optimizer;args;lr": 0.01}), fill in defaults, check everything.
 
         `resume` is the checkpoint to go on from, in whose directory the run goes on; `init_from` is one to take the
-        weights of, for a new run. Raises ConfigError with all mistakes at once.
+        weights of, for a new run. `allow_inexact` lets a run go on although its surroundings have changed.
+        Raises ConfigError with all mistakes at once.
         """
         self.slots = slots
         self.resume = Path(resume) if resume else None
         self.init_from = Path(init_from) if init_from else None
+        self.allow_inexact = allow_inexact
         self._config = deepcopy(config)
         for path, value in (modification or {}).items():
             if value is not None:
@@ -83,18 +87,32 @@ class ConfigParser:
         args.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override any config key")
         cli = args.parse_args(argv)
         setup_logging()
+        overrides = {option.target: getattr(cli, _dest(option)) for option in options} | {"device": cli.device}
+        overrides |= dict(parse_override(text) for text in cli.set)
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if checkpoint is None and cli.config is None:
             raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to go on with one")
         path = checkpoint.parent / "config.json" if checkpoint and not cli.config else Path(cli.config)
-        overrides = {option.target: getattr(cli, _dest(option)) for option in options} | {"device": cli.device}
-        overrides |= dict(parse_override(text) for text in cli.set)
+        how: dict[str, Any] = {"resume": None, "init_from": checkpoint} if cli.config else {"resume": checkpoint}
         try:
-            if cli.config:
-                return cls(read_config(path), modification=overrides, slots=slots, init_from=checkpoint)
-            return cls(read_config(path), checkpoint, overrides, slots=slots)
+            config = cls(read_config(path), modification=overrides, slots=slots, **how)
         except ConfigError as error:
             raise ConfigError(p if p.startswith(f"{path}:") else f"{path}: {p}" for p in error.problems) from None
+        config.allow_inexact = getattr(cli, "allow_inexact", False)
+        if getattr(cli, "resume_latest", False):
+            config.go_on_with_newest()
+        return config
+
+    def go_on_with_newest(self) -> None:
+        """Resume the newest run of this config's name, where there is one; else this stays a new run.
+
+        Raises CheckpointError where that run has checkpoints, but none is whole.
+        """
+        run_dir = newest_run(self._save_dir.parent)
+        if run_dir is not None:
+            self.resume = find_checkpoint(run_dir)
+            self._save_dir = run_dir
+            adopt_resolved(self._config, read_config(run_dir / "config.json"))
 
     def init_obj(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Build what section `name` names: a class becomes an object, a function itself or a partial of it.
@@ -115,18 +133,17 @@ class ConfigParser:
         found = self.slots[name].find(section["type"], f"{name}.type")
         return partial(found, *args, **self._args(section), **kwargs)
 
-    def start_run(self) -> None:
-        """Make the run directory with the resolved config in it, and log to its info.log from now on.
+    def make_run_dir(self) -> None:
+        """Make the directory of a new run; a resumed one has its own. Raises RunDirError."""
+        if self.resume is None:
+            with writing_to(self._save_dir):
+                self._save_dir = make_new_dir(self._save_dir)
 
-        Raises ConfigError where the directory cannot be made.
-        """
-        try:
-            if self.resume is None:
-                self._save_dir = _make_new_dir(self._save_dir)
+    def start_logging(self) -> None:
+        """Write the resolved config into the run directory, and log to its info.log from now on. Raises RunDirError."""
+        with writing_to(self._save_dir):
             write_json(self._config, self._save_dir / "config.json")
             log_to_file(self._save_dir / "info.log")
-        except OSError as error:
-            raise ConfigError(f"trainer.save_dir: cannot write to {self._save_dir}: {error.strerror}") from None
 
     def resolve(self, name: str, args: Mapping[str, Any]) -> None:
         """Record what open arguments of section `name`, such as "auto", came to."""
@@ -205,15 +222,3 @@ def _dest(option: CustomArg) -> str:
     """Return the name under which argparse keeps the option."""
     long = next((flag for flag in option.flags if flag.startswith("--")), option.flags[0])
     return long.lstrip("-").replace("-", "_")
-
-
-def _make_new_dir(path: Path) -> Path:
-    """Make the directory `path`, or where it is there already, the first free of path-2, path-3 and so on."""
-    ensure_dir(path.parent)
-    for candidate in (path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000))):
-        try:
-            candidate.mkdir()
-            return candidate
-        except FileExistsError:
-            continue
-    raise FileExistsError(17, "every name is taken", str(path))

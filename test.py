@@ -9,6 +9,7 @@ from slots import SLOTS
 from trainer import evaluate
 from utils import ConfigError, MetricTracker, prepare_device, told_to_user
 from utils.checkpoint import BEST, load_checkpoint, load_weights
+from utils.ema import best_weights
 
 
 def main(config: ConfigParser) -> dict[str, float]:
@@ -22,7 +23,7 @@ def main(config: ConfigParser) -> dict[str, float]:
 
     data_loader = config.init_obj("data_loader", training=False)
     model = config.init_obj("arch")
-    load_weights(model, checkpoint["model"], str(path))
+    load_weights(model, best_weights(checkpoint), str(path))
     model = model.to(device)
     criterion = config.init_obj("loss")
     metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"), device=device)

@@ -9,6 +9,7 @@ from slots import SLOTS
 from trainer import Trainer
 from utils import prepare_device, seed_everything, told_to_user
 from utils.checkpoint import load_checkpoint, load_weights
+from utils.ema import best_weights
 
 
 def main(config: ConfigParser) -> None:
@@ -25,7 +26,7 @@ def main(config: ConfigParser) -> None:
     model = config.init_obj("arch")
     model.adapt(data_loader)
     if config.init_from:
-        load_weights(model, load_checkpoint(config.init_from)["model"], str(config.init_from))
+        load_weights(model, best_weights(load_checkpoint(config.init_from)), str(config.init_from))
     model = model.to(device)
     criterion = config.init_obj("loss")
     metrics = config.init_obj("metrics")
@@ -54,6 +55,8 @@ def parse_args(argv: list[str] | None = None) -> ConfigParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-c", "--config", help="config file (JSON or YAML)")
     parser.add_argument("-r", "--resume", help="run directory or checkpoint to go on from")
+    parser.add_argument("--resume-latest", action="store_true", help="go on with the newest run, or start one")
+    parser.add_argument("--allow-inexact", action="store_true", help="resume although it cannot be exact")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
     options = [
         CustomArg(["--lr", "--learning_rate"], type=float, target="optimizer;args;lr"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
-from itertools import count, islice
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from base.batch_dataset import BatchDataset, SeededSamples
-from utils import EpochBatchSampler, mix_seed, split_indices
+from utils import EpochBatchSampler, epoch_steps, mix_seed, split_indices
 
 
 def keep_batch(batch: Any) -> Any:
@@ -64,19 +65,16 @@ class BaseDataLoader(DataLoader[Any]):
     def epoch_steps(
         self, epoch: int, first_step: int = 0, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
     ) -> Iterator[list[Any]]:
-        """Yield the microbatches of each optimizer step of `epoch` (from 1), from `first_step` (from 0) on.
+        """Yield the microbatches of each optimizer step of `epoch`, from `first_step` on (see utils.epoch_steps)."""
+        return epoch_steps(partial(self._pass, seed), len(self), epoch, first_step, len_epoch, grad_accum_steps)
 
-        An epoch is one pass over the data, its last step possibly of fewer microbatches; or, with `len_epoch`, that
-        many steps of an endless stream of passes.
-        """
-        first_batch = first_step * grad_accum_steps
-        if len_epoch is None:
-            batches, num_steps = self._pass(seed, epoch, first_batch), self.num_steps(grad_accum_steps)
-        else:
-            first_batch += (epoch - 1) * len_epoch * grad_accum_steps
-            batches, num_steps = self._endless(seed, first_batch), len_epoch
-        for _ in range(first_step, num_steps):
-            yield list(islice(batches, grad_accum_steps))
+    def step_indices(
+        self, epoch: int, step: int, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
+    ) -> list[int]:
+        """Return the dataset indices of the samples of one optimizer step, without reading them."""
+        batches = partial(self.batch_sampler.batches, seed)
+        steps = epoch_steps(batches, len(self), epoch, step, len_epoch, grad_accum_steps)
+        return [index for batch in next(steps) for index in batch]
 
     def num_steps(self, grad_accum_steps: int = 1) -> int:
         """Return the number of optimizer steps in one pass over the data."""
@@ -86,8 +84,7 @@ class BaseDataLoader(DataLoader[Any]):
         """Make the next iteration yield the batches of `epoch` from `first_batch` on."""
         self.generator.manual_seed(mix_seed(seed, epoch))
         self.dataset.set_epoch(seed, epoch)
-        self.batch_sampler.seed, self.batch_sampler.epoch = seed, epoch
-        self.batch_sampler.first_batch = first_batch
+        self.batch_sampler.set_epoch(seed, epoch, first_batch)
 
     def split_validation(self) -> DataLoader[Any] | None:
         """Return the loader of the held-out samples, in their own order, or None where none are held out."""
@@ -100,6 +97,10 @@ class BaseDataLoader(DataLoader[Any]):
         """(N,) int64: the samples of the dataset that are trained on."""
         return self.batch_sampler.indices
 
+    def fingerprint(self) -> str:
+        """Return a short text that differs where the training data or its split does."""
+        return f"{self.dataset.fingerprint()}:{zlib.crc32(self.train_indices().numpy().data):08x}"
+
     def peek(self, num_samples: int) -> Any:
         """Return a batch of the first few training samples, read in this process."""
         return self.collate_fn(self.dataset.__getitems__(self.train_indices()[:num_samples].tolist()))
@@ -107,12 +108,6 @@ class BaseDataLoader(DataLoader[Any]):
     def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Any]:
         self.set_epoch(seed, epoch, first_batch)
         yield from self
-
-    def _endless(self, seed: int, first_batch: int) -> Iterator[Any]:
-        epoch, first_batch = divmod(first_batch, len(self))
-        yield from self._pass(seed, epoch + 1, first_batch)
-        for later in count(epoch + 2):
-            yield from self._pass(seed, later, 0)
 
     def _options(self, dataset: Dataset[Any], indices: Tensor, batch_size: int, shuffle: bool) -> dict[str, Any]:
         is_batched = isinstance(dataset, BatchDataset)

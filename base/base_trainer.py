@@ -1,10 +1,14 @@
-"""The trainer that yours subclasses: epochs, logs, checkpoints, early stopping. It knows no batch."""
+"""The trainer that yours subclasses: epochs, logs, checkpoints, stopping. It knows no batch."""
 
 from __future__ import annotations
 
 import json
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +17,15 @@ from torch import nn
 
 from logger import RunLog
 from parse_config import ConfigParser
-from utils import CheckpointError, Metric, Monitor, Position, rng_state, set_rng_state
-from utils.checkpoint import BEST, load_checkpoint, load_weights, save_checkpoint
+from utils import CheckpointError, Metric, Monitor, OutOfMemoryError, Position, RunDirError, Stopped
+from utils.checkpoint import load_checkpoint, load_part
+from utils.checkpoint_writer import CheckpointWriter
+from utils.exactness import differences, environment
+from utils.rng import rng_state, set_rng_state
+from utils.run_lock import locked
+from utils.run_status import write_status
+from utils.runs import set_aside_later
+from utils.signals import EXIT_CODES, StopSignals
 
 
 class Stateful(Protocol):
@@ -30,10 +41,13 @@ class Stateful(Protocol):
 class BaseTrainer(ABC):
     """Trains for `epochs` epochs; a subclass says what an epoch is.
 
-    The run directory is made in `train`, so that whatever is wrong before leaves nothing behind.
+    The run directory is made in `train`, so that whatever is wrong before leaves nothing behind. What is needed while
+    training (`signals`, `run_log`, `checkpoints`) is there while `train` runs.
     """
 
+    signals: StopSignals
     run_log: RunLog
+    checkpoints: CheckpointWriter
 
     def __init__(
         self,
@@ -53,32 +67,65 @@ class BaseTrainer(ABC):
         self.optimizer = optimizer
         self.device = torch.device("cpu")
         self.epochs: int = self.options["epochs"]
-        self.checkpoint_dir: Path = config.save_dir
         self.position = Position()
-        self.last_log: dict[str, float] = {}  # the values of the last finished epoch
         self.monitor = Monitor(self.options["monitor"], self.options["early_stop"])
+        self.last_log: dict[str, float] = {}  # the values of the last finished epoch
+        self.last_save_s = time.monotonic()
+        self.saved_at: Position | None = None
 
     @abstractmethod
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """Train from `self.position` to the end of the epoch and validate; return the epoch's values by name."""
+        """Train from `self.position` to the end of the epoch and validate; return the epoch's values by name.
+
+        Calls `_after_step` after each optimizer step, and `_stop_if_asked` wherever else it may be long.
+        """
 
     def train(self) -> None:
-        """Train to the last epoch, or until early stopping; resume first where the config says so."""
-        checkpoint = self._resume_checkpoint(self.config.resume) if self.config.resume else None
-        self.config.start_run()
-        self.checkpoint_dir = self.config.save_dir
-        self.run_log = RunLog(self.checkpoint_dir, self.options["tensorboard"], checkpoint and checkpoint["logs"])
+        """Train to the last epoch, or until early stopping; resume first where the config says so.
+
+        Raises UserErrors: CheckpointError, RunDirError, NonFiniteError, OutOfMemoryError; and Stopped after a signal,
+        when the run has been saved where it is. Whatever is raised is in status.json too.
+        """
+        self.config.make_run_dir()
+        run_dir = self.checkpoint_dir
+        with locked(run_dir):
+            log_sizes = self._resume_checkpoint(self.config.resume)["logs"] if self.config.resume else None
+            self.config.start_logging()
+            with (
+                StopSignals() as self.signals,
+                self._told_in_status(),
+                RunLog(run_dir, self.options["tensorboard"], log_sizes) as self.run_log,
+                CheckpointWriter(run_dir, self.options["keep_checkpoints"]) as self.checkpoints,
+            ):
+                self._log_start()
+                self._run_epochs()
+                self._log_end()
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """The run directory."""
+        return self.config.save_dir
+
+    def _run_epochs(self) -> None:
+        if self.config.resume is None:
+            self._save_checkpoint(None)  # a disk that is full or cannot be written to is told before training
+            self.checkpoints.wait()
         try:
-            self._log_start()
             while self.position.epoch <= self.epochs and not self.monitor.should_stop:
+                self._stop_if_asked()
                 self._run_epoch(self.position.epoch)
-            self._log_end()
-        finally:
-            self.run_log.close()
+        except Stopped:
+            if self.saved_at != self.position:
+                self._save_checkpoint(None)
+            raise
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(self._memory_advice(error)) from error
 
     def _run_epoch(self, epoch: int) -> None:
         """Train and validate one epoch, log it, save it."""
         log = self._train_epoch(epoch)
+        for name in (name for name, value in log.items() if not math.isfinite(value)):
+            self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
         is_best = self.monitor.update(epoch, log)
         self.run_log.log_epoch(epoch, self.position.global_step, log)
         values = "  ".join(f"{name} {value:.4g}" for name, value in log.items())
@@ -89,6 +136,25 @@ class BaseTrainer(ABC):
         if epoch % self.options["save_period"] == 0 or is_best or is_last:
             self._save_checkpoint(epoch, save_best=is_best)
 
+    def _after_step(self) -> None:
+        """Move on by one optimizer step; save where that is due; raise Stopped where a signal came."""
+        self.position.after_step()
+        self.checkpoints.raise_error()
+        every_steps, every_minutes = self.options["save_every_steps"], self.options["save_every_minutes"]
+        is_step = every_steps is not None and self.position.global_step % every_steps == 0
+        is_time = every_minutes is not None and time.monotonic() - self.last_save_s >= 60 * every_minutes
+        if is_step or is_time:
+            self._save_checkpoint(None)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """Raise Stopped where SIGTERM, SIGINT or SIGUSR1 came."""
+        received = self.signals.received
+        if received is not None:
+            where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
+            message = f"stopped by {received.name} at {where}; go on with: python train.py -r {self.checkpoint_dir}"
+            raise Stopped(message, EXIT_CODES[received])
+
     def _stateful(self) -> dict[str, Stateful]:
         """Return the parts of a checkpoint that have a state of their own; a subclass adds its parts."""
         return {
@@ -98,38 +164,91 @@ class BaseTrainer(ABC):
             "position": self.position,
         }
 
-    def _save_checkpoint(self, epoch: int, save_best: bool = False) -> None:
-        """Write `checkpoint-epoch{epoch}.pth`, and `model_best.pth` too where it is the best so far."""
+    def _environment(self) -> dict[str, Any]:
+        """Return what must be equal for an exact resume, beside the config; a subclass adds its data."""
+        return environment(self.device)
+
+    def _check_finite(self) -> None:
+        """Raise NonFiniteError where training has gone to NaN; called before each save."""
+
+    def _save_checkpoint(self, epoch: int | None, save_best: bool = False) -> None:
+        """Save where the run is, as `latest.pth`; after `epoch`, as its own checkpoint too, and as the best if it is.
+
+        Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
+        """
+        self._check_finite()
+        self.checkpoints.wait()  # one write in flight; and the logs below must not be cut back to less than it knows
         state: dict[str, Any] = {key: part.state_dict() for key, part in self._stateful().items()}
-        state["epoch"] = epoch
+        state["epoch"] = self.position.epoch if epoch is None else epoch
         state["log"] = self.last_log
         state["rng"] = [rng_state(self.device)]
         state["logs"] = self.run_log.sizes()
         state["config"] = self.config.config
-        state["torch_version"] = str(torch.__version__)
-        save_checkpoint(state, self.checkpoint_dir / f"checkpoint-epoch{epoch}.pth")
-        if save_best:
-            save_checkpoint(state, self.checkpoint_dir / BEST)
+        state["environment"] = self._environment()
+        self.checkpoints.save(state, epoch, save_best)
+        self.last_save_s = time.monotonic()
+        self.saved_at = replace(self.position)
 
     def _resume_checkpoint(self, resume_path: Path) -> dict[str, Any]:
         """Restore every part and the random state; return the checkpoint.
 
-        Raises CheckpointError where the file is damaged or a part does not fit.
+        Raises CheckpointError where the file is damaged, a part does not fit, or the run would not go on exactly as if
+        it had never stopped (only warns with --allow-inexact).
         """
         checkpoint = load_checkpoint(resume_path)
-        for key, part in self._stateful().items():
-            if key not in checkpoint:
-                raise CheckpointError(f"{resume_path}: has no {key!r}")
-            if isinstance(part, nn.Module):
-                load_weights(part, checkpoint[key], str(resume_path))
-            else:
-                part.load_state_dict(checkpoint[key])
-        set_rng_state(checkpoint["rng"][0], self.device)
+        try:
+            self._check_exactness(checkpoint)
+            for key, part in self._stateful().items():
+                load_part(part, checkpoint.get(key), f"{resume_path}: {key}")
+            set_rng_state(checkpoint["rng"][0], self.device)
+            self.last_log = dict(checkpoint["log"])
+            checkpoint["logs"] = {str(name): int(size) for name, size in checkpoint["logs"].items()}
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CheckpointError(f"{resume_path}: malformed: {type(error).__name__}: {error}") from None
+        # Steps were made, in another process: else torch warns where a resumed run begins with the scheduler's step.
+        self.optimizer._opt_called = self.position.global_step > 0  # type: ignore[attr-defined]
+        set_aside_later(resume_path.parent, self.position.global_step)
         return checkpoint
+
+    def _check_exactness(self, checkpoint: dict[str, Any]) -> None:
+        """Raise CheckpointError, or with --allow-inexact warn, where what decides about the bits has changed."""
+        changes = differences(checkpoint["environment"], self._environment())
+        changes += differences(checkpoint["config"], self.config.config)
+        if changes and not self.config.allow_inexact:
+            hint = "--allow-inexact goes on all the same; -c with -r starts a new run from these weights"
+            raise CheckpointError("\n  ".join([f"{self.config.resume}: cannot go on exactly:", *changes, hint]))
+        for change in changes:
+            self.logger.warning(f"not an exact resume: {change}")
+
+    @contextmanager
+    def _told_in_status(self) -> Iterator[None]:
+        """Keep status.json true, whatever happens inside."""
+        run_dir = self.checkpoint_dir
+        write_status(run_dir, "running", self.position)
+        try:
+            yield
+        except Stopped:
+            received = self.signals.received
+            write_status(run_dir, "preempted", self.position, signal=received.name if received else None)
+            raise
+        except BaseException as error:
+            with suppress(RunDirError):  # the disk may be what failed
+                write_status(run_dir, "failed", self.position, error=f"{type(error).__name__}: {error}"[:2000])
+            raise
+        write_status(run_dir, "early_stopped" if self.monitor.should_stop else "completed", self.position)
+
+    def _memory_advice(self, error: Exception) -> str:
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else math.nan
+        batch_size = self.config["data_loader"].get("args", {}).get("batch_size")
+        return (
+            f"out of memory on {self.device}: peak {peak:.2f} GiB, batch_size {batch_size}: {error}\n"
+            f"try --bs {max(1, (batch_size or 2) // 2)} with trainer.grad_accum_steps twice as large, or precision bf16"
+        )
 
     def _log_start(self) -> None:
         if self.config.resume:
-            self.logger.info(f"resumed {self.config.resume} at epoch {self.position.epoch}")
+            where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
+            self.logger.info(f"resumed {self.config.resume} at {where}")
             return
         self.logger.info(f"{self.model}\nrun directory: {self.checkpoint_dir}")
         self.run_log.writer.set_step(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,10 @@ class BatchDataset(Dataset[Any], ABC):
     def __len__(self) -> int:
         """Number of samples."""
 
+    def fingerprint(self) -> str:
+        """Return a short text that differs where the data does; by default, the class and the number of samples."""
+        return f"{type(self).__name__}:{len(self)}"
+
     @abstractmethod
     def __getitems__(self, indices: list[int]) -> Any:
         """Return what the loader's `collate_fn` makes a batch of."""
@@ -61,6 +66,13 @@ class TensorBatches(BatchDataset):
             inputs = self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS))
         return inputs, self.targets[index]
 
+    def fingerprint(self) -> str:
+        """Return a checksum of all inputs and targets."""
+        checksum = 0
+        for tensor in (self.inputs, self.targets):
+            checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
+        return f"{super().fingerprint()}:{checksum:08x}"
+
 
 class SeededSamples(BatchDataset):
     """An ordinary per-sample dataset whose random transforms are made a function of (seed, epoch, index).
@@ -74,6 +86,10 @@ class SeededSamples(BatchDataset):
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare it
+
+    def fingerprint(self) -> str:
+        """Return the class and the number of samples of the dataset; its content is not read."""
+        return f"{type(self.dataset).__name__}:{len(self)}"
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         python_state, numpy_state = random.getstate(), np.random.get_state()

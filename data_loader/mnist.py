@@ -6,6 +6,7 @@ import gzip
 import logging
 import math
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from base import BaseDataLoader, TensorBatches
+from data_loader.augment import random_shift
 from utils import ConfigError, DataError, nearest, split_indices
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]
@@ -44,13 +46,26 @@ class MnistDataLoader(BaseDataLoader):
         training: bool = True,
         *,
         source: str = "auto",
+        max_shift: int = 0,
     ) -> None:
-        """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError."""
+        """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
+
+        Training images are moved at random by up to `max_shift` pixels, anew each epoch.
+        """
         if source not in SOURCES:
             raise ConfigError(f"data_loader.args.source: unknown source {source!r}; {nearest(source, SOURCES)}")
         images, labels, self.source = _load(Path(data_dir), training, source)
-        dataset = TensorBatches((images.float() / 255 - MEAN).unsqueeze(1) / STD, labels)
-        super().__init__(dataset, batch_size, shuffle and training, validation_split if training else 0, num_workers)
+        inputs = (images.float() / 255 - MEAN).unsqueeze(1) / STD
+        plain = TensorBatches(inputs, labels)
+        shifted = TensorBatches(inputs, labels, partial(random_shift, max_shift=max_shift)) if max_shift else plain
+        super().__init__(
+            shifted if training else plain,
+            batch_size,
+            shuffle and training,
+            validation_split if training else 0,
+            num_workers,
+            valid_dataset=plain,
+        )
         self.resolved_args["source"] = self.source
 
 

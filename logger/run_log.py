@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from logger.visualization import TensorboardWriter
+from utils.errors import RunDirError, writing_to
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -20,12 +24,13 @@ class RunLog:
     """
 
     def __init__(self, log_dir: Path, tensorboard: bool, sizes: dict[str, int] | None = None) -> None:
-        """Open the files in `log_dir`; with `sizes`, cut those of earlier processes back first. Raises OSError."""
+        """Open the files in `log_dir`; with `sizes`, cut those of earlier processes back first. Raises RunDirError."""
         self.log_dir = log_dir
-        if sizes is not None:
-            _cut_back(log_dir, sizes)
-        self._metrics = open(log_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115  # open as long as the run
-        self.writer = TensorboardWriter(log_dir, enabled=tensorboard)
+        with writing_to(log_dir):
+            if sizes is not None:
+                _cut_back(log_dir, sizes)
+            self._metrics = open(log_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115  # open while the run is
+            self.writer = TensorboardWriter(log_dir, enabled=tensorboard)
 
     def log_step(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
         """Add what one optimizer step gave; the curves are called "step/NAME"."""
@@ -39,18 +44,26 @@ class RunLog:
 
     def sizes(self) -> dict[str, int]:
         """Put everything on the disk; return the length of each file in bytes, by name."""
-        self._metrics.flush()
-        self.writer.flush()
-        return {path.name: _synced_size(path) for path in _log_files(self.log_dir)}
+        with writing_to(self.log_dir):
+            self._metrics.flush()
+            self.writer.flush()
+            return {path.name: _synced_size(path) for path in _log_files(self.log_dir)}
 
-    def close(self) -> None:
-        """Flush and close the files."""
-        self._metrics.close()
-        self.writer.close()
+    def __enter__(self) -> RunLog:
+        """Return self."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Flush and close the files; where something went wrong before, let that be what is told."""
+        with suppress(*[RunDirError] if error else []), writing_to(self.log_dir):
+            self._metrics.close()
+            self.writer.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._metrics.write(json.dumps(record) + "\n")
-        self._metrics.flush()
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        with writing_to(self.log_dir):
+            self._metrics.write(json.dumps(finite) + "\n")  # NaN becomes null: JSON has no NaN
+            self._metrics.flush()
 
     def _add_scalars(self, global_step: int, values: dict[str, float]) -> None:
         self.writer.set_step(global_step)

@@ -82,14 +82,15 @@ def test_defaults_are_filled_in_and_the_given_dict_is_left_alone(config: dict[st
 def test_nothing_is_made_before_the_run_starts(config: dict[str, Any], tmp_path: Path) -> None:
     parsed = parser(config)
     assert list(tmp_path.iterdir()) == []
-    parsed.start_run()
+    parsed.make_run_dir()
+    parsed.start_logging()
     assert sorted(path.name for path in parsed.save_dir.iterdir()) == ["config.json", "info.log"]
 
 
 def test_runs_of_one_second_get_directories_of_their_own(config: dict[str, Any]) -> None:
     parsers = [ConfigParser(config, run_id="same", slots=SLOTS) for _ in range(3)]
     for parsed in parsers:
-        parsed.start_run()
+        parsed.make_run_dir()
     assert [parsed.save_dir.name for parsed in parsers] == ["same", "same-2", "same-3"]
 
 

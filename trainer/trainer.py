@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from tqdm import tqdm
 from base import BaseDataLoader, BaseTrainer, Stateful
 from parse_config import ConfigParser
 from trainer.evaluation import evaluate
-from utils import ConfigError, Metric, MetricTracker, to_device
+from utils import ConfigError, Metric, MetricTracker, NonFiniteError, to_device
+from utils.ema import Ema
+from utils.finite import FiniteWatch
 
 AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -47,13 +49,19 @@ class Trainer(BaseTrainer):
         self.valid_data_loader = valid_data_loader
         self.lr_scheduler = lr_scheduler
         self.scheduler_interval = (config["lr_scheduler"] or {}).get("interval", "epoch")
-        self.grad_accum_steps: int = self.options["grad_accum_steps"]
-        self.len_epoch: int | None = len_epoch or self.options["len_epoch"]
-        # Turned off, these three change nothing: that spares the training step its branches.
+        self.step_options: dict[str, Any] = {
+            "seed": config["seed"],
+            "len_epoch": len_epoch or self.options["len_epoch"],
+            "grad_accum_steps": self.options["grad_accum_steps"],
+        }
+        # Turned off, these change nothing: that spares the training step its branches.
         self.max_grad_norm: float = self.options["max_grad_norm"] or math.inf
         self.autocast_dtype = AUTOCAST_DTYPES[self.options["precision"]]
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast_dtype == torch.float16)
+        self.ema = Ema(model, self.options["ema_decay"])
 
+        max_skipped_steps = self.options["max_skipped_steps"] if self.scaler.is_enabled() else 0
+        self.watch = FiniteWatch(max_skipped_steps)
         self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
         self.valid_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
         self._check_monitor()
@@ -64,24 +72,17 @@ class Trainer(BaseTrainer):
         first_step = self.position.step_in_epoch
         if first_step == 0:
             self.train_metrics.reset()
-        steps = self.data_loader.epoch_steps(
-            epoch,
-            first_step,
-            seed=self.config["seed"],
-            len_epoch=self.len_epoch,
-            grad_accum_steps=self.grad_accum_steps,
-        )
         started, num_samples = time.perf_counter(), 0
         with self._progress_bar(epoch) as bar:
-            for microbatches in steps:
+            for microbatches in self.data_loader.epoch_steps(epoch, first_step, **self.step_options):
                 loss = self._train_step(microbatches)
-                self.position.after_step()
                 num_samples += sum(len(targets) for _, targets in microbatches)
                 bar.update()
-                if self.position.global_step % self.options["log_every_steps"] == 0:
-                    self._log_step(epoch, loss, bar)
+                self._log_step(loss, bar)
+                self._after_step()
         log = self.train_metrics.result()  # waits for the device, so that the time below is the true one
-        log["perf/samples_per_sec"] = num_samples / (time.perf_counter() - started)
+        if num_samples:
+            log["perf/samples_per_sec"] = num_samples / (time.perf_counter() - started)
         log |= {f"lr/group{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
         log |= self._valid_epoch(epoch)
         self._step_scheduler("epoch", log)
@@ -103,9 +104,11 @@ class Trainer(BaseTrainer):
             self.train_metrics.update("loss", loss.detach(), n=len(targets))
             self.train_metrics.update_metrics(outputs.detach(), targets)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.ema.update()
+        self._watch_step(step_loss, grad_norm)
         self._step_scheduler("step")
         return step_loss
 
@@ -113,8 +116,15 @@ class Trainer(BaseTrainer):
         """Return the loss and metrics over the validation split, named val_*; {} where there is none."""
         if self.valid_data_loader is None:
             return {}
-        values = evaluate(self.model, self.criterion, self.valid_data_loader, self.valid_metrics, self.device)
+        batches = self._until_stopped(self.valid_data_loader)
+        values = evaluate(self.ema.best_model, self.criterion, batches, self.valid_metrics, self.device)
         return {f"val_{name}": value for name, value in values.items()}
+
+    def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches; raise Stopped where a signal came."""
+        for batch in batches:
+            self._stop_if_asked()
+            yield batch
 
     def _step_scheduler(self, interval: str, log: dict[str, float] | None = None) -> None:
         """Step the scheduler where `interval` is its own; ReduceLROnPlateau gets the monitored value of `log`."""
@@ -127,10 +137,30 @@ class Trainer(BaseTrainer):
             self.lr_scheduler.step()
 
     def _stateful(self) -> dict[str, Stateful]:
-        parts: dict[str, Stateful] = {"train_metrics": self.train_metrics, "scaler": self.scaler}
+        parts: dict[str, Stateful] = {"train_metrics": self.train_metrics, "scaler": self.scaler, "ema": self.ema}
         if self.lr_scheduler is not None:
             parts["lr_scheduler"] = self.lr_scheduler
         return super()._stateful() | parts
+
+    def _environment(self) -> dict[str, Any]:
+        return super()._environment() | {"data": self.data_loader.fingerprint()}
+
+    def _watch_step(self, loss: Tensor, grad_norm: Tensor) -> None:
+        """Remember the step for `_check_finite`; no waiting for the device here."""
+        self.watch.add(self.position, self.optimizer.param_groups[0]["lr"], loss, grad_norm)
+
+    def _check_finite(self) -> None:
+        """Raise NonFiniteError where a step since the last check gave NaN or infinity. Waits for the device."""
+        bad = self.watch.first_bad()
+        if bad is None:
+            return
+        step, reason = bad
+        indices = self.data_loader.step_indices(step.epoch, step.step_in_epoch, **self.step_options)
+        raise NonFiniteError(
+            f"epoch {step.epoch}, step {step.step_in_epoch} (global step {step.global_step}): {reason}; "
+            f"lr {step.lr:.4g}; samples {str(indices[:16])[1:-1]}{', …' if len(indices) > 16 else ''} of the dataset; "
+            f"the last checkpoint in {self.checkpoint_dir} is from before"
+        )
 
     def _check_monitor(self) -> None:
         """Raise ConfigError unless the monitored value is one that an epoch of this run gives."""
@@ -151,12 +181,15 @@ class Trainer(BaseTrainer):
 
     def _progress_bar(self, epoch: int) -> tqdm[Any]:
         """Return a bar of the epoch's steps; quiet where the output is no terminal."""
-        total = self.len_epoch or self.data_loader.num_steps(self.grad_accum_steps)
+        total = self.step_options["len_epoch"] or self.data_loader.num_steps(self.step_options["grad_accum_steps"])
         first_step = self.position.step_in_epoch
         return tqdm(total=total, initial=first_step, desc=f"epoch {epoch}", unit="step", leave=False, disable=None)
 
-    def _log_step(self, epoch: int, loss: Tensor, bar: tqdm[Any]) -> None:
-        """Log and show the loss of a step; the one place in an epoch's steps where the host waits for the device."""
-        value = loss.item()
-        bar.set_postfix(loss=f"{value:.4f}")
-        self.run_log.log_step(epoch, self.position.global_step, {"loss": value})
+    def _log_step(self, loss: Tensor, bar: tqdm[Any]) -> None:
+        """Log and show the loss every so many steps; the one place among the steps where the host waits."""
+        global_step = self.position.global_step + 1  # steps done, this one included
+        if global_step % self.options["log_every_steps"] == 0:
+            self._check_finite()
+            value = loss.item()
+            bar.set_postfix(loss=f"{value:.4f}")
+            self.run_log.log_step(self.position.epoch, global_step, {"loss": value})

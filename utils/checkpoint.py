@@ -24,7 +24,7 @@ from utils.files import write_atomic
 FORMAT = 1
 SEAL = re.compile(rb"sha256=([0-9a-f]{64}) global_step=(\d{16})")
 SEAL_BYTES = 7 + 64 + 13 + 16
-BEST, LATEST = "model_best.pth", "latest.pth"
+BEST, LATEST, PREVIOUS = "model_best.pth", "latest.pth", "previous.pth"
 
 logger = logging.getLogger("checkpoint")
 
@@ -35,7 +35,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def serialise(state: dict[str, Any]) -> bytes:
-    """Return the bytes of the sealed checkpoint file."""
+    """Return the bytes of the sealed checkpoint file of `state`, plain data with a "position"."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     return _seal(buffer.getvalue(), state["position"]["global_step"])
@@ -71,7 +71,7 @@ def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
         raise CheckpointError(f"{path}: no such file or directory")
     if path.is_file():
         return path
-    files = sorted(path.glob("*.pth"), key=lambda file: (file.name == prefer, _sealed_step(file)), reverse=True)
+    files = sorted(path.glob("*.pth"), key=lambda file: (file.name == prefer, sealed_step(file)), reverse=True)
     for file in files:
         try:
             _unseal(file)
@@ -104,6 +104,36 @@ def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
     model.load_state_dict(weights)
 
 
+def load_part(part: Any, state: Any, where: str) -> None:
+    """Load `state` into a part of a run: a module, an optimizer, or whatever has `load_state_dict`.
+
+    Raises CheckpointError, which begins with `where`, unless the state is one of such a part: of the same keys and,
+    for modules and optimizers, of fitting shapes. What is loaded may come from a stranger.
+    """
+    own = part.state_dict()
+    if not isinstance(state, dict) or (state.keys() != own.keys() and not isinstance(part, nn.Module)):
+        raise CheckpointError(f"{where}: missing or of other keys than this run's")
+    if isinstance(part, nn.Module):
+        load_weights(part, state, where)
+        return
+    try:
+        part.load_state_dict(state)
+        if isinstance(part, torch.optim.Optimizer):
+            _check_optimizer(part, where)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{where}: does not fit: {type(error).__name__}: {error}") from None
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, where: str) -> None:
+    """Refuse states that torch would load and then stumble over: a tensor must fit or broadcast to its parameter."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.numel() > 1:
+                saved, wanted = list(value.shape), list(parameter.shape)
+                if len(saved) != len(wanted) or any(size not in (1, full) for size, full in zip(saved, wanted)):
+                    raise CheckpointError(f"{where}: {name} is {saved} for a weight {wanted}")
+
+
 def _seal(body: bytes, global_step: int) -> bytes:
     """Put the seal into the zip's comment, whose length is the last two bytes of a zip without one (APPNOTE 4.3.16)."""
     assert body[-22:-18] + body[-2:] == b"PK\x05\x06\0\0", "torch.save no longer ends with a plain zip record"
@@ -128,7 +158,7 @@ def _unseal(path: Path) -> bytes:
     return data
 
 
-def _sealed_step(path: Path) -> float:
+def sealed_step(path: Path) -> float:
     """Return the step in the seal; a file without one sorts as newest, so that it is looked at and told of."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - SEAL_BYTES))

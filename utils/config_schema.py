@@ -50,6 +50,9 @@ class TrainerSection(_Strict):
     epochs: int = Field(ge=1, description="number of epochs in all, before and after a resume")
     save_dir: str = Field(default="saved/", min_length=1, description="a run lies in save_dir/name/run_id")
     save_period: int = Field(default=1, ge=1, description="save a checkpoint every so many epochs")
+    save_every_steps: int | None = Field(default=None, ge=1, description="save latest.pth every so many steps too")
+    save_every_minutes: float | None = Field(default=None, gt=0, description="save latest.pth so often too")
+    keep_checkpoints: int | None = Field(default=None, ge=1, description="keep so many epoch checkpoints; default: all")
     verbosity: Literal[0, 1, 2] = Field(default=2, description="log: 0 warnings, 1 info, 2 debug")
     monitor: str = Field(
         default="off",
@@ -61,6 +64,8 @@ class TrainerSection(_Strict):
     len_epoch: int | None = Field(default=None, ge=1, description="optimizer steps per epoch; default: all the data")
     grad_accum_steps: int = Field(default=1, ge=1, description="microbatches (of batch_size) per optimizer step")
     max_grad_norm: float | None = Field(default=None, gt=0, description="clip the gradient's 2-norm to this")
+    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="validate an average of the weights")
+    max_skipped_steps: int = Field(default=10, ge=0, description="fp16: steps in a row that the loss scaler may skip")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="autocast to this in the forward")
     log_every_steps: int = Field(default=50, ge=1, description="log loss and speed every so many steps")
 

@@ -36,6 +36,41 @@ class CheckpointError(UserError):
     exit_code = 4
 
 
+class NonFiniteError(UserError):
+    """The loss or the gradient became NaN or infinite."""
+
+    exit_code = 5
+
+
+class RunDirError(UserError):
+    """The run directory cannot be used: another process has it, or it cannot be written to."""
+
+    exit_code = 6
+
+
+class OutOfMemoryError(UserError):
+    """The device has too little memory."""
+
+    exit_code = 7
+
+
+class Stopped(UserError):
+    """A signal asked the run to stop, and it did, with a checkpoint."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@contextmanager
+def writing_to(directory: object) -> Iterator[None]:
+    """Turn an OSError inside into a RunDirError that names the directory and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirError(f"{directory}: cannot be written to: {error.strerror or error}") from error
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return the hint that ends an error message: the nearest allowed name, or else all of them."""
     names = sorted(allowed)
@@ -54,3 +89,5 @@ def told_to_user() -> Iterator[None]:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before training began, or a second time during it
+        sys.exit(130)

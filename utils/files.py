@@ -20,17 +20,26 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     Raises OSError (disk full, read-only) and then leaves `path` as it was.
     """
     path = Path(path)
+    temp = write_temp(path, data)
+    try:
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+    fsync_dir(path.parent)
+
+
+def write_temp(path: Path, data: bytes) -> Path:
+    """Write `data` to a temp file beside `path`, fsync it, and return its path. Raises OSError, leaving no file."""
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temp, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temp, path)
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
-    fsync_dir(path.parent)
+    return temp
 
 
 def fsync_dir(directory: Path) -> None:

@@ -87,8 +87,8 @@ class MetricTracker:
         for key, saved in state["modules"].items():
             # torchmetrics' own state dict is empty by default and never has the update count.
             module = self._modules[key]
-            for name, value in saved["state"].items():
-                setattr(module, name, _to(value, module.device))
+            for name in module.metric_state:
+                setattr(module, name, _to(saved["state"][name], module.device))
             module._update_count = saved["update_count"]
             module._computed = None  # the cached result of before
 

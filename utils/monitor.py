@@ -45,5 +45,5 @@ class Monitor:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.num_bad_epochs = state["num_bad_epochs"]
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self.num_bad_epochs = int(state["num_bad_epochs"])

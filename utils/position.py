@@ -28,6 +28,8 @@ class Position:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned. Raises TypeError where that was not three integers."""
+        if not all(type(value) is int for value in state.values()):
+            raise TypeError(f"a position is integers, not {state}")
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         self.global_step = state["global_step"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import repeat
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice, repeat
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 from utils.errors import ConfigError
 from utils.rng import mix_seed
 
+T = TypeVar("T")
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 
 
@@ -35,13 +36,51 @@ class EpochBatchSampler(Sampler[list[int]]):
         """Batches in a whole epoch, wherever iteration starts."""
         return -(-len(self.indices) // self.batch_size)
 
+    def set_epoch(self, seed: int, epoch: int, first_batch: int = 0) -> None:
+        """Make the next iteration yield the batches of `epoch` from `first_batch` on."""
+        self.seed, self.epoch, self.first_batch = seed, epoch, first_batch
+
     def __iter__(self) -> Iterator[list[int]]:
+        return self.batches(self.seed, self.epoch, self.first_batch)
+
+    def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[list[int]]:
+        """Yield the batches of `epoch` from `first_batch` on; a pure function of its arguments."""
         order = self.indices
         if self.shuffle:
-            generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
+            generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
             order = order[torch.randperm(len(order), generator=generator)]
-        for start in range(self.first_batch * self.batch_size, len(order), self.batch_size):
+        for start in range(first_batch * self.batch_size, len(order), self.batch_size):
             yield order[start : start + self.batch_size].tolist()
+
+
+def epoch_steps(
+    batches_of_pass: Callable[[int, int], Iterator[T]],
+    num_batches: int,
+    epoch: int,
+    first_step: int,
+    len_epoch: int | None,
+    grad_accum_steps: int,
+) -> Iterator[list[T]]:
+    """Yield the `grad_accum_steps` batches of each optimizer step of `epoch` (from 1), from `first_step` (from 0) on.
+
+    An epoch is one pass over the data, of `num_batches`, and its last step may have fewer of them; or, with
+    `len_epoch`, it is that many steps of an endless stream of passes. `batches_of_pass(number, first_batch)` starts a
+    pass, numbered from 1, anywhere in it.
+    """
+    first_batch = first_step * grad_accum_steps
+    if len_epoch is None:
+        batches, num_steps = batches_of_pass(epoch, first_batch), -(-num_batches // grad_accum_steps)
+    else:
+        first_batch += (epoch - 1) * len_epoch * grad_accum_steps
+        batches, num_steps = _endless(batches_of_pass, *divmod(first_batch, num_batches)), len_epoch
+    for _ in range(first_step, num_steps):
+        yield list(islice(batches, grad_accum_steps))
+
+
+def _endless(batches_of_pass: Callable[[int, int], Iterator[T]], passes_done: int, first_batch: int) -> Iterator[T]:
+    yield from batches_of_pass(passes_done + 1, first_batch)
+    for number in count(passes_done + 2):
+        yield from batches_of_pass(number, 0)
 
 
 def split_indices(num_samples: int, held_out: float | int, where: str) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,372 @@
+"""Runs that are killed, signalled, starved of disk or fed NaN: they end well, and go on to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import newest, records_of, run_train, train
+from faults import (
+    assert_same_run,
+    exit_code,
+    finish,
+    kill_until_done,
+    small_config,
+    start,
+    the_run,
+    wait_until,
+    whole_run,
+    write_config,
+)
+
+from base import BaseDataLoader
+from trainer import Trainer
+from utils import NonFiniteError, OutOfMemoryError, Stopped, told_to_user
+from utils.checkpoint import find_checkpoint, load_checkpoint
+from utils.checkpoint_writer import CheckpointWriter
+
+KINDS: dict[str, dict[str, Any]] = {
+    "no workers": {},
+    "two workers": {"data_loader__args__num_workers": 2},
+    "step schedule, bf16": {
+        "lr_scheduler": {"type": "LambdaLR", "interval": "step", "args": {"lr_lambda": "0.99 ** step"}},
+        "trainer__precision": "bf16",
+    },
+    "torchmetrics, no accumulation": {
+        "metrics": ["accuracy", {"type": "MulticlassF1Score", "args": {"num_classes": 10}}],
+        "trainer__grad_accum_steps": 1,
+    },
+}
+
+
+def status_of(run_dir: Path) -> dict[str, Any]:
+    """Return status.json."""
+    content: dict[str, Any] = json.loads((run_dir / "status.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_killed_goes_on_to_the_bit(kind: str, tmp_path: Path) -> None:
+    expected = whole_run(small_config(tmp_path / "whole", **KINDS[kind]))
+    config = small_config(tmp_path / "killed", **KINDS[kind])
+    kill_until_done(config, random.Random(kind), max_kills=4)
+    assert_same_run(expected, the_run(config))
+    assert status_of(the_run(config))["status"] == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run", range(int(os.environ.get("SOAK_RUNS", "10"))))
+def test_soak_of_kills(kind: str, run: int, tmp_path: Path) -> None:
+    """40 runs of 25 kills: 1,000 kills."""
+    changes = KINDS[kind] | {"trainer__epochs": 40, "trainer__keep_checkpoints": 2, "trainer__early_stop": None}
+    expected = whole_run(small_config(tmp_path / "whole", **changes))
+    config = small_config(tmp_path / "killed", **changes)
+    num_kills = kill_until_done(config, random.Random(f"{kind} {run}"), max_kills=25)
+    with open(os.environ.get("SOAK_LOG", os.devnull), "a") as file:
+        file.write(f"{kind}, run {run}: {num_kills} kills\n")
+    assert_same_run(expected, the_run(config))
+
+
+@pytest.mark.parametrize("kind", ["no workers", "step schedule, bf16"])
+def test_a_stop_at_every_single_step_is_exact(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    expected = train(small_config(tmp_path / "whole", **KINDS[kind]))
+    after_step = Trainer._after_step
+    for step in range(1, newest(expected)["position"]["global_step"] + 1):
+        config = small_config(tmp_path / f"stopped{step}", **KINDS[kind])
+
+        def signal_at_step(trainer: Trainer, at: int = step) -> None:
+            if trainer.position.global_step + 1 == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            after_step(trainer)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_after_step", signal_at_step)
+            with pytest.raises(Stopped):
+                train(config)
+        assert newest(the_run(config))["position"]["global_step"] == step
+        run_train("-r", str(the_run(config)))
+        assert_same_run(expected, the_run(config))
+
+
+def signal_once(owner: type, method: str, number: int, skip: int) -> None:
+    """Let this process send itself a signal in the `skip`-th call of a method, in the midst of what it does."""
+    original = getattr(owner, method)
+    calls = iter(range(1_000_000))
+
+    def signalling(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == skip:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    setattr(owner, method, signalling)
+
+
+PLACES = {
+    "train": (Trainer, "_train_step"),
+    "validation": (Trainer, "_valid_epoch"),
+    "save": (CheckpointWriter, "_write"),
+    "loader start": (BaseDataLoader, "_pass"),
+}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_signals_stop_well_wherever_they_come(place: str, tmp_path: Path) -> None:
+    changes = {"data_loader__args__num_workers": int(place == "loader start")}
+    expected = whole_run(small_config(tmp_path / "whole", **changes))
+    for skip, number in enumerate([*CODES, *CODES][:5]):
+        config = small_config(tmp_path / f"run{skip}", **changes)
+        setup = partial(signal_once, *PLACES[place], number, min(skip, 2) if place != "train" else 3 * skip + 1)
+        assert finish("-c", write_config(config), setup=setup) == CODES[number]
+        status = status_of(the_run(config))
+        assert (status["status"], status["signal"]) == ("preempted", number.name)
+        assert finish("-r", str(the_run(config))) == 0
+        assert_same_run(expected, the_run(config))
+
+
+def test_a_second_signal_leaves_at_once_with_a_whole_checkpoint(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", trainer__epochs=1000, trainer__early_stop=None)
+    process = start("-c", write_config(config), setup=partial(signal_twice, Trainer, "_valid_epoch"))
+    assert exit_code(process) == -signal.SIGTERM
+    load_checkpoint(find_checkpoint(the_run(config)))
+    assert status_of(the_run(config))["status"] == "running"
+
+
+def signal_twice(owner: type, method: str) -> None:
+    """Let this process send itself two signals in the first call of a method."""
+    signal_once(owner, method, signal.SIGTERM, 0)
+    signal_once(owner, method, signal.SIGTERM, 0)
+
+
+@pytest.mark.parametrize("num_kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_kill_during_a_save_loses_at_most_the_save_under_way(num_kills: int, tmp_path: Path) -> None:
+    """Saves come back to back here: one every step. The model is large enough for most kills to hit a write."""
+    config = small_config(tmp_path / "run", trainer__epochs=100_000, trainer__save_every_steps=1)
+    config["trainer"] |= {"early_stop": None, "keep_checkpoints": 1}
+    args = ("-c", write_config(config), "--resume-latest")
+    generator = random.Random(0)
+    for _ in range(num_kills):
+        process = start(*args)
+        before = records_of(the_run(config))[-1]["global_step"] if list(tmp_path.glob("run/*/*/metrics.jsonl")) else 0
+        wait_until(lambda: list(tmp_path.glob("run/*/*/previous.pth")))
+        process.join(generator.uniform(0.3, 0.6))
+        process.kill()
+        process.join()
+        run_dir = the_run(config)
+        lines = (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]  # the last line may be half there
+        logged = json.loads(lines[-1])["global_step"]
+        saved = load_checkpoint(find_checkpoint(run_dir))["position"]["global_step"]
+        assert logged - 2 <= saved <= logged, "the step under way and the save under way, no more"
+        assert saved >= before - 2
+
+
+def limit_file_size_at_step(step: int, num_bytes: int) -> None:
+    """Let every write beyond `num_bytes` of a file fail from `step` on, as on a full disk (EFBIG for ENOSPC)."""
+    after_step = Trainer._after_step
+
+    def limiting(trainer: Trainer) -> None:
+        if trainer.position.global_step + 1 == step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+        after_step(trainer)
+
+    Trainer._after_step = limiting  # type: ignore[method-assign, assignment]
+
+
+def test_a_full_disk_is_told_and_leaves_the_earlier_checkpoint_whole(tmp_path: Path) -> None:
+    changes = {"trainer__tensorboard": False}
+    expected = whole_run(small_config(tmp_path / "whole", **changes))
+    size = (expected / "latest.pth").stat().st_size
+    for index in range(20):
+        config = small_config(tmp_path / f"run{index}", **changes)
+        stderr = tmp_path / f"stderr{index}"
+        limit = 3000 + index * (size - 3000) // 20
+        code = finish(
+            "-c", write_config(config), setup=partial(limit_file_size_at_step, 4 + index % 9, limit), stderr=stderr
+        )
+        assert (code, stderr.read_text().count("\n")) == (6, 1)
+        assert "cannot be written to: File too large" in stderr.read_text()
+        run_dir = the_run(config)
+        assert load_checkpoint(find_checkpoint(run_dir))["position"]["global_step"] > 0
+        assert finish("-r", str(run_dir)) == 0
+        assert_same_run(expected, run_dir)
+        assert not list(run_dir.glob(".*.tmp"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a disk of 2 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)], check=False).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_disk_that_fills_up_is_told_and_the_run_goes_on_when_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+    expected = whole_run(small_config(tmp_path / "whole", trainer__epochs=12, trainer__early_stop=None))
+    config = small_config(small_disk / "saved", trainer__epochs=12, trainer__early_stop=None)
+    stderr = tmp_path / "stderr"
+    assert finish("-c", write_config(config), stderr=stderr) == 6
+    assert "cannot be written to: No space left on device" in stderr.read_text()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert finish("-r", str(the_run(config))) == 0
+    assert_same_run(expected, the_run(config))
+
+
+def test_a_disk_that_cannot_be_written_is_told_before_training(small_disk: Path, tmp_path: Path) -> None:
+    stderr = tmp_path / "stderr"
+    config = small_config(small_disk / "saved")
+    path = write_config(config)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert finish("-c", path, stderr=stderr) == 6
+    assert "cannot be written to: Read-only file system" in stderr.read_text()
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    (small_disk / "ballast").write_bytes(bytes(1_900_000))
+    assert finish("-c", path, stderr=stderr) == 6
+    assert "cannot be written to: No space left on device" in stderr.read_text()
+    assert records_of(the_run(config)) == []
+
+
+def test_a_second_process_on_a_run_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", trainer__epochs=100_000, trainer__early_stop=None)
+    first = start("-c", write_config(config))
+    wait_until(lambda: list(tmp_path.glob("run/*/*/checkpoint-epoch1.pth")))
+    run_dir, stderr = the_run(config), tmp_path / "stderr"
+    for attempt in range(20):
+        args = ("-r", str(run_dir)) if attempt % 2 else ("-c", write_config(config), "--resume-latest")
+        assert finish(*args, stderr=stderr) == 6
+        assert f"in use by pid {first.pid} on {socket.gethostname()}" in stderr.read_text()
+    first.kill()
+    first.join()
+    assert finish("-r", str(run_dir), "--set", "trainer.epochs=1") == 0
+
+
+Poison = dict[str, Any]
+
+
+def poison_loss(monkeypatch: pytest.MonkeyPatch, calls: range, what: str) -> None:
+    """Let nll_loss go wrong in the given calls: give "loss" NaN, or "gradient" NaN with a finite loss."""
+    nll_loss, counter = F.nll_loss, iter(range(1_000_000))
+
+    def poisoned(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = nll_loss(outputs, targets)
+        if next(counter) not in calls:
+            return loss
+        if what == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return loss * float("nan") if what == "loss" else loss + (outputs.sum() * 0).abs().sqrt()
+
+    monkeypatch.setattr(F, "nll_loss", poisoned)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("at_step", [0, 3, 6, 9, 16])
+def test_nan_stops_the_run_and_no_checkpoint_has_it(
+    what: str, at_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path / "run", trainer__grad_accum_steps=1, trainer__log_every_steps=4)
+    config["data_loader"]["args"] |= {"batch_size": 192, "validation_split": 0.0}  # 8 steps an epoch
+    config["trainer"] |= {"monitor": "min loss"}
+    with monkeypatch.context() as patch:
+        poison_loss(patch, range(at_step, at_step + 1), what)
+        with pytest.raises(NonFiniteError, match=rf"\(global step {at_step}\): the .* is nan; lr .*; samples \d+, "):
+            train(config)
+    run_dir = the_run(config)
+    assert status_of(run_dir)["status"] == "failed"
+    for path in run_dir.glob("*.pth"):
+        checkpoint = load_checkpoint(path)
+        assert checkpoint["position"]["global_step"] <= at_step
+        assert all(value.isfinite().all() for value in checkpoint["model"].values())
+    expected = train(
+        small_config(tmp_path / "whole")
+        | {k: config[k] for k in config if k != "trainer"}
+        | {"trainer": config["trainer"] | {"save_dir": str(tmp_path / "whole")}}
+    )
+    run_train("-r", str(run_dir))
+    assert_same_run(expected, run_dir)
+
+
+def test_nan_in_validation_is_told_and_never_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config(tmp_path / "run", trainer__grad_accum_steps=1)
+    config["data_loader"]["args"] |= {"batch_size": 192}  # 7 steps and 1 batch of validation an epoch
+    poison_loss(monkeypatch, range(7, 8), "loss")
+    train(config)
+    best = load_checkpoint(the_run(config) / "model_best.pth")
+    assert best["epoch"] > 1
+    assert "epoch 1: val_loss is nan; that is never the best" in caplog.text
+    assert records_of(the_run(config))[7]["val_loss"] is None
+
+
+@pytest.mark.parametrize(("num_bad", "stops"), [(2, False), (3, True)])
+def test_fp16_may_skip_a_few_steps_in_a_row(
+    num_bad: int, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path / "run", trainer__precision="fp16", trainer__max_skipped_steps=2)
+    config["trainer"] |= {"grad_accum_steps": 1, "epochs": 1}
+    config["data_loader"]["args"] |= {"batch_size": 192}
+    poison_loss(monkeypatch, range(2, 2 + num_bad), "gradient")
+    if stops:
+        with pytest.raises(NonFiniteError, match="the gradient norm is nan"):
+            train(config)
+    else:
+        assert all(value.isfinite().all() for value in newest(train(config))["model"].values())
+
+
+def test_running_out_of_memory_is_told_with_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison_loss(monkeypatch, range(5, 6), "memory")
+    with pytest.raises(OutOfMemoryError, match=r"batch_size 64: CUDA out of memory(.|\n)*try --bs 32") as caught:
+        train(small_config(tmp_path / "run"))
+    assert caught.value.exit_code == 7
+    (status,) = tmp_path.glob("run/*/*/status.json")
+    assert json.loads(status.read_text())["status"] == "failed"
+
+
+def test_what_would_not_be_exact_is_refused_unless_it_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = train(small_config(tmp_path / "run", trainer__epochs=1))
+    torch.set_num_threads(1)
+    args = ("-r", str(run_dir), "--bs", "32", "--set", "trainer.epochs=2")
+    with pytest.raises(SystemExit) as caught, told_to_user():
+        run_train(*args)
+    assert caught.value.code == 4
+    message = capsys.readouterr().err
+    assert "threads: was 2, is 1" in message
+    assert "data_loader.args.batch_size: was 64, is 32" in message
+    assert len(records_of(run_dir)) == 8
+    run_train(*args, "--allow-inexact")
+    assert "not an exact resume: threads: was 2, is 1" in caplog.text
+    assert records_of(run_dir)[-1]["epoch"] == 2
+
+
+def test_the_number_of_workers_does_not_change_a_run(tmp_path: Path) -> None:
+    runs = [whole_run(small_config(tmp_path / str(n), data_loader__args__num_workers=n)) for n in (0, 1, 3)]
+    assert_same_run(runs[0], runs[1])
+    assert_same_run(runs[0], runs[2])
+
+
+def test_resume_latest_of_a_completed_run_changes_nothing(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run")
+    run_dir = whole_run(config)
+    before = records_of(run_dir)
+    assert finish("-c", write_config(config), "--resume-latest") == 0
+    assert the_run(config) == run_dir
+    assert records_of(run_dir) == before
+    assert status_of(run_dir)["status"] == "completed"

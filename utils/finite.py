@@ -1,0 +1,51 @@
+"""Finding the step at which training went to NaN or infinity, without waiting for the device at every step."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from utils.position import Position
+
+
+class Step(NamedTuple):
+    """What is remembered of an optimizer step until it is looked at."""
+
+    epoch: int
+    step_in_epoch: int
+    global_step: int
+    lr: float
+    loss: Tensor  # scalar, on the device
+    grad_norm: Tensor  # scalar, on the device
+
+
+class FiniteWatch:
+    """Collects losses and gradient norms on the device, and looks at them all at once when asked."""
+
+    def __init__(self, max_skipped_steps: int) -> None:
+        """Allow so many steps in a row with an infinite gradient: those that a loss scaler (fp16) skips."""
+        self.max_skipped_steps = max_skipped_steps
+        self.steps: list[Step] = []
+        self._num_skipped = 0
+
+    def add(self, position: Position, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
+        """Remember the step that `position` is at; `loss` and `grad_norm` are scalars that stay on the device."""
+        where = (position.epoch, position.step_in_epoch, position.global_step)
+        self.steps.append(Step(*where, float(lr), loss, grad_norm))
+
+    def first_bad(self) -> tuple[Step, str] | None:
+        """Return the first step since the last call that must not be trained on, and why. Waits for the device."""
+        steps, self.steps = self.steps, []
+        if not steps:
+            return None
+        values = torch.stack([value.float() for step in steps for value in (step.loss, step.grad_norm)]).tolist()
+        for step, loss, grad_norm in zip(steps, values[0::2], values[1::2]):
+            if not math.isfinite(loss):
+                return step, f"the loss is {loss}"
+            self._num_skipped = 0 if math.isfinite(grad_norm) else self._num_skipped + 1
+            if self._num_skipped > self.max_skipped_steps:
+                return step, f"the gradient norm is {grad_norm}"
+        return None

@@ -1,0 +1,33 @@
+"""status.json: what a run is doing or how it ended, for whoever watches it from outside."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from utils.errors import writing_to
+from utils.files import write_json
+from utils.position import Position
+
+STATUS_FILE = "status.json"
+State = Literal["running", "completed", "early_stopped", "preempted", "failed"]
+
+
+def write_status(
+    run_dir: Path, state: State, position: Position, signal: str | None = None, error: str | None = None
+) -> None:
+    """Replace status.json atomically. Raises RunDirError."""
+    content = {
+        "status": state,
+        "position": position.state_dict(),
+        "signal": signal,
+        "error": error,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    with writing_to(run_dir):
+        write_json(content, run_dir / STATUS_FILE)
