@@ -4,7 +4,7 @@ CONFIG ?= config.json
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: train test soak tensorboard lint format clean
+.PHONY: train test soak tensorboard lint format docs clean
 
 train: .venv/.installed
 	$(BIN)/python train.py -c $(CONFIG) $(ARGS)
@@ -26,6 +26,11 @@ lint: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Written from the definitions that check a config: the schema for editors, and the table in README.md.
+docs: .venv/.installed
+	$(BIN)/python train.py --schema
+	$(BIN)/python -m utils.config_docs README.md
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
@@ -12,14 +13,18 @@ from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from logger import log_to_file, setup_logging
 from utils import ConfigError, write_json, writing_to
+from utils.annotations import with_tensors
 from utils.checkpoint import find_checkpoint
 from utils.config_check import find_problems, metric_name
 from utils.config_file import read_config
+from utils.config_layers import ConfigLayers
 from utils.config_schema import RunConfig, TrainerSection
 from utils.expression import parse_expression
-from utils.overrides import parse_override, set_by_path
+from utils.overrides import parse_override
 from utils.runs import adopt_resolved, make_new_dir, newest_run
 from utils.slot import Slot
 
@@ -37,7 +42,7 @@ class ConfigParser:
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: dict[str, Any] | ConfigLayers,
         resume: str | Path | None = None,
         modification: Mapping[str, Any] | None = None,
         run_id: str | None = None,
@@ -56,16 +61,18 @@ class ConfigParser:
         self.resume = Path(resume) if resume else None
         self.init_from = Path(init_from) if init_from else None
         self.allow_inexact = allow_inexact
-        self._config = deepcopy(config)
-        for path, value in (modification or {}).items():
-            if value is not None:
-                set_by_path(self._config, path, value)
-        problems = find_problems(self._config, slots)
+        self.layers = config if isinstance(config, ConfigLayers) else ConfigLayers(config)
+        unsure = self.layers.override_all(modification or {}, "command line")
+        problems = find_problems(self.config, slots, unsure)
         if problems:
             raise ConfigError(problems)
         self._fill_defaults()
-        name = Path(self["trainer"]["save_dir"]) / self["name"]
-        self._save_dir = self.resume.parent if self.resume else name / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
+        self._try_out()
+        experiment = Path(self["trainer"]["save_dir"]) / self["name"]
+        if experiment.is_symlink():
+            raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
+        run_dir = experiment / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
+        self._save_dir = self.resume.parent if self.resume else run_dir
 
     @classmethod
     def from_args(
@@ -82,22 +89,25 @@ class ConfigParser:
         -r alone goes on with the run it names, in a directory from the checkpoint called `prefer` or else the newest;
         -r with -c starts a new run from its weights. Raises ConfigError, CheckpointError.
         """
-        for option in options:
-            args.add_argument(*option.flags, type=option.type, help=f"override {option.target.replace(';', '.')}")
-        args.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override any config key")
+        options = list(options)
+        add_override_flags(args, options)
         cli = args.parse_args(argv)
         setup_logging()
         overrides = {option.target: getattr(cli, _dest(option)) for option in options} | {"device": cli.device}
-        overrides |= dict(parse_override(text) for text in cli.set)
+        overrides |= dict(parse_override(line) for text in cli.set for line in text.splitlines())
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if checkpoint is None and cli.config is None:
             raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to go on with one")
         path = checkpoint.parent / "config.json" if checkpoint and not cli.config else Path(cli.config)
-        how: dict[str, Any] = {"resume": None, "init_from": checkpoint} if cli.config else {"resume": checkpoint}
+        how: dict[str, Any] = {"init_from": checkpoint} if cli.config else {"resume": checkpoint}
+        layers = ConfigLayers()
         try:
-            config = cls(read_config(path), modification=overrides, slots=slots, **how)
+            layers.add_file(path)
+            config = cls(layers, modification=overrides, slots=slots, **how)
         except ConfigError as error:
             raise ConfigError(p if p.startswith(f"{path}:") else f"{path}: {p}" for p in error.problems) from None
+        for notice in layers.notices:
+            config.get_logger("config").warning(notice)
         config.allow_inexact = getattr(cli, "allow_inexact", False)
         if getattr(cli, "resume_latest", False):
             config.go_on_with_newest()
@@ -112,7 +122,7 @@ class ConfigParser:
         if run_dir is not None:
             self.resume = find_checkpoint(run_dir)
             self._save_dir = run_dir
-            adopt_resolved(self._config, read_config(run_dir / "config.json"))
+            adopt_resolved(self.config, read_config(run_dir / "config.json"))
 
     def init_obj(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Build what section `name` names: a class becomes an object, a function itself or a partial of it.
@@ -120,7 +130,7 @@ class ConfigParser:
         A list of sections gives a list, a missing section None. `args` and `kwargs` are what the code knows and the
         config cannot. `module` is accepted for the published template's sake; the slot says where types come from.
         """
-        section = self._config.get(name)
+        section = self.config.get(name)
         if section is None:
             return None
         if isinstance(section, list):
@@ -129,9 +139,9 @@ class ConfigParser:
 
     def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
-        section = self._config[name]
+        section = self.config[name]
         found = self.slots[name].find(section["type"], f"{name}.type")
-        return partial(found, *args, **self._args(section), **kwargs)
+        return partial(found, *args, **self._args(found, section), **kwargs)
 
     def make_run_dir(self) -> None:
         """Make the directory of a new run; a resumed one has its own. Raises RunDirError."""
@@ -142,12 +152,12 @@ class ConfigParser:
     def start_logging(self) -> None:
         """Write the resolved config into the run directory, and log to its info.log from now on. Raises RunDirError."""
         with writing_to(self._save_dir):
-            write_json(self._config, self._save_dir / "config.json")
+            write_json(self.config, self._save_dir / "config.json")
             log_to_file(self._save_dir / "info.log")
 
     def resolve(self, name: str, args: Mapping[str, Any]) -> None:
         """Record what open arguments of section `name`, such as "auto", came to."""
-        self._config[name].setdefault("args", {}).update(args)
+        self.config[name].setdefault("args", {}).update(args)
 
     def get_logger(self, name: str, verbosity: int = 2) -> logging.Logger:
         """Return the logger `name`; `verbosity` is 0 for warnings, 1 for info, 2 for debug."""
@@ -157,12 +167,12 @@ class ConfigParser:
 
     def __getitem__(self, name: str) -> Any:
         """Return a section or value of the config."""
-        return self._config[name]
+        return self.config[name]
 
     @property
     def config(self) -> dict[str, Any]:
         """The whole config, defaults included."""
-        return self._config
+        return self.layers.config
 
     @property
     def save_dir(self) -> Path:
@@ -177,7 +187,7 @@ class ConfigParser:
     def _build(self, name: str, section: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         section = {"type": section} if isinstance(section, str) else section
         found = self.slots[name].find(section["type"], f"{name}.type")
-        config_args = self._args(section)
+        config_args = self._args(found, section)
         if inspect.isclass(found):
             built = self._construct(name, found, *args, **config_args, **kwargs)
         elif name == "metrics" or config_args:
@@ -196,9 +206,9 @@ class ConfigParser:
                 raise ConfigError(f"{name}.args: {cls.__name__} refuses them: {error}") from error
             raise
 
-    def _args(self, section: dict[str, Any]) -> dict[str, Any]:
-        """Return the section's arguments, with `lr_lambda`, which JSON cannot hold, made a function."""
-        args = deepcopy(section.get("args", {}))
+    def _args(self, found: Callable[..., Any], section: dict[str, Any]) -> dict[str, Any]:
+        """Return the section's arguments, with what JSON cannot hold made of it: tensors, `lr_lambda`."""
+        args = with_tensors(found, deepcopy(section.get("args", {})))
         if "lr_lambda" in args:
             lambdas, variable = args["lr_lambda"], section.get("interval", "epoch")
             build = partial(self._lr_lambda, variable=variable)
@@ -212,10 +222,43 @@ class ConfigParser:
         return partial(function, **entry.get("args", {}))
 
     def _fill_defaults(self) -> None:
-        for target, schema in ((self._config, RunConfig), (self._config["trainer"], TrainerSection)):
+        for target, schema in ((self.config, RunConfig), (self.config["trainer"], TrainerSection)):
             for key, field in schema.model_fields.items():
                 if not field.is_required():
                     target.setdefault(key, deepcopy(field.default))
+
+    def _try_out(self) -> None:
+        """Build what is cheap to build, on a stand-in weight: libraries check values that annotations do not tell."""
+        problems = []
+        for build in (partial(self.init_obj, "loss"), partial(self.init_obj, "metrics"), self._try_schedule):
+            try:
+                build()
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+
+    def _try_schedule(self) -> None:
+        optimizer = self.init_obj("optimizer", params=[torch.nn.Parameter(torch.zeros(2, 2))])
+        scheduler = self.init_obj("lr_scheduler", optimizer=optimizer)
+        last = (
+            self["trainer"]["epochs"] if scheduler and self["lr_scheduler"].get("interval", "epoch") == "epoch" else 0
+        )
+        for function in getattr(scheduler, "lr_lambdas", []):
+            try:
+                factors = [float(function(position)) for position in (0, last)]
+            except Exception as error:  # of an expression, or of a function of the project's own
+                raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
+            if not all(math.isfinite(factor) for factor in factors):
+                raise ConfigError(f"lr_scheduler.args.lr_lambda: gives {factors} at 0 and {last}")
+
+
+def add_override_flags(parser: argparse.ArgumentParser, options: Iterable[CustomArg]) -> None:
+    """Add --set and the flags of `options`. Other flags with dest="set" are short for a --set."""
+    for option in options:
+        parser.add_argument(*option.flags, type=option.type, help=f"override {option.target.replace(';', '.')}")
+    parser.add_argument("--set", action="append", metavar="PATH=VALUE", help="override any config key; repeatable")
+    parser.set_defaults(set=[])
 
 
 def _dest(option: CustomArg) -> str:

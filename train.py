@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 
-from parse_config import ConfigParser, CustomArg
+from torch import nn
+
+from parse_config import ConfigParser, CustomArg, add_override_flags
 from slots import SLOTS
-from trainer import Trainer
-from utils import prepare_device, seed_everything, told_to_user
+from trainer import Trainer, rehearse
+from utils import prepare_device, seed_everything, told_to_user, write_json
 from utils.checkpoint import load_checkpoint, load_weights
+from utils.cli import add_run_flags
+from utils.config_file import read_config
+from utils.debugging import set_debug_modes
 from utils.ema import best_weights
+from utils.run_lock import refuse_if_locked
+
+OPTIONS = [
+    CustomArg(["--lr", "--learning_rate"], type=float, target="optimizer;args;lr"),
+    CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size"),
+]
 
 
-def main(config: ConfigParser) -> None:
-    """Build the objects that the config names and hand them to the trainer."""
+def build_trainer(config: ConfigParser) -> Trainer:
+    """Build the objects that the config names and the trainer that trains them."""
     logger = config.get_logger("train", config["trainer"]["verbosity"])
+    set_debug_modes(config["trainer"])
     device, _ = prepare_device(config["n_gpu"], config["device"])
 
     data_loader = config.init_obj("data_loader")
     config.resolve("data_loader", data_loader.resolved_args)
     valid_data_loader = data_loader.split_validation()
+    if config["trainer"]["overfit_batches"]:
+        valid_data_loader = data_loader.overfit(config["trainer"]["overfit_batches"])
     logger.info(f"device {device}; {data_loader.n_samples:,} training samples")
 
     seed_everything(config["seed"])
@@ -29,6 +45,8 @@ def main(config: ConfigParser) -> None:
         load_weights(model, best_weights(load_checkpoint(config.init_from)), str(config.init_from))
     model = model.to(device)
     criterion = config.init_obj("loss")
+    if isinstance(criterion, nn.Module):
+        criterion = criterion.to(device)
     metrics = config.init_obj("metrics")
 
     # Only what is trained is given to the optimizer. Delete the lr_scheduler section for a constant rate.
@@ -36,7 +54,7 @@ def main(config: ConfigParser) -> None:
     optimizer = config.init_obj("optimizer", params=trainable_params)
     lr_scheduler = config.init_obj("lr_scheduler", optimizer=optimizer)
 
-    trainer = Trainer(
+    return Trainer(
         model,
         criterion,
         metrics,
@@ -47,24 +65,57 @@ def main(config: ConfigParser) -> None:
         valid_data_loader=valid_data_loader,
         lr_scheduler=lr_scheduler,
     )
-    trainer.train()
+
+
+def main(config: ConfigParser) -> None:
+    """Train, or go on training, as the config says."""
+    if config.resume:  # told now rather than after the data is loaded
+        refuse_if_locked(config.save_dir)
+    build_trainer(config).train()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, without the options that override keys of the config."""
+    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
+    add_run_flags(parser)
+    return parser
 
 
 def parse_args(argv: list[str] | None = None) -> ConfigParser:
-    """Return the config that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("-c", "--config", help="config file (JSON or YAML)")
-    parser.add_argument("-r", "--resume", help="run directory or checkpoint to go on from")
-    parser.add_argument("--resume-latest", action="store_true", help="go on with the newest run, or start one")
-    parser.add_argument("--allow-inexact", action="store_true", help="resume although it cannot be exact")
-    parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
-    options = [
-        CustomArg(["--lr", "--learning_rate"], type=float, target="optimizer;args;lr"),
-        CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size"),
-    ]
-    return ConfigParser.from_args(parser, options, slots=SLOTS, argv=argv)
+    """Return the config that the command line asks for. Raises ConfigError, CheckpointError."""
+    return ConfigParser.from_args(make_parser(), OPTIONS, slots=SLOTS, argv=argv)
+
+
+def run(argv: list[str]) -> None:
+    """Do what the command line says: train, or tell something instead. Raises UserErrors."""
+    asked = make_parser().parse_known_args(argv)[0]
+    if asked.schema or asked.print_completion:
+        describe_config(asked)
+        return
+    config = parse_args(argv)
+    if asked.print_config:
+        for path, value, source in config.layers.origins():
+            print(f"{path} = {json.dumps(value)}  # {source}")
+    elif asked.check:
+        print("\n".join(rehearse(build_trainer(config))))
+    else:
+        main(config)
+
+
+def describe_config(asked: argparse.Namespace) -> None:
+    """Write the JSON schema of configs for editors, or print a completion script for a shell."""
+    from utils.completion import completion_script  # these import what training does not
+    from utils.config_docs import dotted_paths, json_schema
+
+    if asked.schema:
+        write_json(json_schema(SLOTS), "config.schema.json")
+    else:
+        parser = make_parser()
+        add_override_flags(parser, OPTIONS)
+        config = read_config(asked.config or "config.json")
+        print(completion_script(parser, asked.print_completion, dotted_paths(SLOTS, config)))
 
 
 if __name__ == "__main__":
     with told_to_user():
-        main(parse_args())
+        run(sys.argv[1:])

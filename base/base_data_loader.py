@@ -30,6 +30,8 @@ class BaseDataLoader(DataLoader[Any]):
     open arguments, such as a `source` of "auto", it leaves in `resolved_args`, which go into the config of the run.
     """
 
+    num_classes: int | None = None
+    """Of the targets, where they are class indices and a subclass knows; the config is checked against it."""
     dataset: BatchDataset
     batch_sampler: EpochBatchSampler
     generator: torch.Generator
@@ -93,6 +95,13 @@ class BaseDataLoader(DataLoader[Any]):
             return None
         return DataLoader(**self._options(dataset, indices, batch_size, shuffle=False))
 
+    def overfit(self, num_batches: int) -> DataLoader[Any]:
+        """Train on the first `num_batches` batches alone, unshuffled; return a loader of the same for validation."""
+        sampler = self.batch_sampler
+        sampler.indices, sampler.shuffle = sampler.indices[: num_batches * sampler.batch_size], False
+        self.n_samples = len(sampler.indices)
+        return DataLoader(**self._options(self._valid[0], sampler.indices, sampler.batch_size, shuffle=False))
+
     def train_indices(self) -> Tensor:
         """(N,) int64: the samples of the dataset that are trained on."""
         return self.batch_sampler.indices
@@ -100,6 +109,10 @@ class BaseDataLoader(DataLoader[Any]):
     def fingerprint(self) -> str:
         """Return a short text that differs where the training data or its split does."""
         return f"{self.dataset.fingerprint()}:{zlib.crc32(self.train_indices().numpy().data):08x}"
+
+    def valid_indices(self) -> Tensor:
+        """(M,) int64: the samples of the dataset that are held out for validation."""
+        return self._valid[1]
 
     def peek(self, num_samples: int) -> Any:
         """Return a batch of the first few training samples, read in this process."""

@@ -27,6 +27,9 @@ from utils.run_status import write_status
 from utils.runs import set_aside_later
 from utils.signals import EXIT_CODES, StopSignals
 
+# What these sections build has its state in the checkpoint; a change of theirs would be lost or make no sense.
+OWNERS_OF_STATE = ("arch", "optimizer", "lr_scheduler")
+
 
 class Stateful(Protocol):
     """What a checkpoint can hold a part of."""
@@ -86,6 +89,7 @@ class BaseTrainer(ABC):
         Raises UserErrors: CheckpointError, RunDirError, NonFiniteError, OutOfMemoryError; and Stopped after a signal,
         when the run has been saved where it is. Whatever is raised is in status.json too.
         """
+        self.environment = self._environment()
         self.config.make_run_dir()
         run_dir = self.checkpoint_dir
         with locked(run_dir):
@@ -132,9 +136,9 @@ class BaseTrainer(ABC):
         self.logger.info(f"epoch {epoch}/{self.epochs}  {values}{'  (best)' if is_best else ''}")
         self.last_log = log
         self.position.after_epoch()
-        is_last = epoch == self.epochs or self.monitor.should_stop
-        if epoch % self.options["save_period"] == 0 or is_best or is_last:
-            self._save_checkpoint(epoch, save_best=is_best)
+        is_due = epoch % self.options["save_period"] == 0 or epoch == self.epochs or self.monitor.should_stop
+        if is_due or is_best:
+            self._save_checkpoint(epoch if is_due else None, save_best=is_best)
 
     def _after_step(self) -> None:
         """Move on by one optimizer step; save where that is due; raise Stopped where a signal came."""
@@ -172,19 +176,18 @@ class BaseTrainer(ABC):
         """Raise NonFiniteError where training has gone to NaN; called before each save."""
 
     def _save_checkpoint(self, epoch: int | None, save_best: bool = False) -> None:
-        """Save where the run is, as `latest.pth`; after `epoch`, as its own checkpoint too, and as the best if it is.
+        """Save where the run is, as `latest.pth`; where `epoch` is given as its checkpoint too; and as the best.
 
         Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
         """
         self._check_finite()
-        self.checkpoints.wait()  # one write in flight; and the logs below must not be cut back to less than it knows
         state: dict[str, Any] = {key: part.state_dict() for key, part in self._stateful().items()}
-        state["epoch"] = self.position.epoch if epoch is None else epoch
+        state["epoch"] = self.position.epoch - (self.position.step_in_epoch == 0)  # the last one trained in
         state["log"] = self.last_log
         state["rng"] = [rng_state(self.device)]
         state["logs"] = self.run_log.sizes()
         state["config"] = self.config.config
-        state["environment"] = self._environment()
+        state["environment"] = self.environment
         self.checkpoints.save(state, epoch, save_best)
         self.last_save_s = time.monotonic()
         self.saved_at = replace(self.position)
@@ -212,13 +215,17 @@ class BaseTrainer(ABC):
 
     def _check_exactness(self, checkpoint: dict[str, Any]) -> None:
         """Raise CheckpointError, or with --allow-inexact warn, where what decides about the bits has changed."""
-        changes = differences(checkpoint["environment"], self._environment())
+        changes = differences(checkpoint["environment"], self.environment)
         changes += differences(checkpoint["config"], self.config.config)
-        if changes and not self.config.allow_inexact:
-            hint = "--allow-inexact goes on all the same; -c with -r starts a new run from these weights"
+        must_not = [change for change in changes if change.startswith(OWNERS_OF_STATE)]
+        if must_not or (changes and not self.config.allow_inexact):
+            hint = "-c with -r starts a new run from these weights"
+            hint += "" if must_not else "; --allow-inexact goes on all the same"
             raise CheckpointError("\n  ".join([f"{self.config.resume}: cannot go on exactly:", *changes, hint]))
         for change in changes:
             self.logger.warning(f"not an exact resume: {change}")
+        for change in differences(checkpoint["config"], self.config.config, harmless=True):
+            self.logger.info(f"changed: {change}")
 
     @contextmanager
     def _told_in_status(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from base import BaseDataLoader, TensorBatches
 from utils import ConfigError, DataError, nearest, split_indices
+from utils.annotations import NonNegativeInt, PositiveInt, Share
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -31,14 +32,14 @@ class CsvDataLoader(BaseDataLoader):
         self,
         path: str,
         target: str,
-        batch_size: int,
+        batch_size: PositiveInt,
         shuffle: bool = True,
-        validation_split: float | int = 0.0,
-        num_workers: int = 0,
+        validation_split: Share = 0.0,
+        num_workers: NonNegativeInt = 0,
         training: bool = True,
         *,
         features: list[str] | None = None,
-        test_split: float | int = 0.0,
+        test_split: Share = 0.0,
         delimiter: str = ",",
     ) -> None:
         """Load the rows of the training split, or with `training=False` of the test split.

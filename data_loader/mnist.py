@@ -8,6 +8,7 @@ import math
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from torch import Tensor
 from base import BaseDataLoader, TensorBatches
 from data_loader.augment import random_shift
 from utils import ConfigError, DataError, nearest, split_indices
+from utils.annotations import NonNegativeInt, PositiveInt, Share
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]
-SOURCES = ("auto", "mnist", "digits")
+Source = Literal["auto", "mnist", "digits"]
 FILES = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -36,24 +38,28 @@ class MnistDataLoader(BaseDataLoader):
     mnist where it can be had, or else, with a warning, digits. What it came to is written into the run's config.
     """
 
+    num_classes = 10
+
     def __init__(
         self,
         data_dir: str,
-        batch_size: int,
+        batch_size: PositiveInt,
         shuffle: bool = True,
-        validation_split: float | int = 0.0,
-        num_workers: int = 0,
+        validation_split: Share = 0.0,
+        num_workers: NonNegativeInt = 0,
         training: bool = True,
         *,
-        source: str = "auto",
-        max_shift: int = 0,
+        source: Source = "auto",
+        max_shift: NonNegativeInt = 0,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
         Training images are moved at random by up to `max_shift` pixels, anew each epoch.
         """
-        if source not in SOURCES:
-            raise ConfigError(f"data_loader.args.source: unknown source {source!r}; {nearest(source, SOURCES)}")
+        if source not in get_args(Source):
+            raise ConfigError(
+                f"data_loader.args.source: unknown source {source!r}; {nearest(source, get_args(Source))}"
+            )
         images, labels, self.source = _load(Path(data_dir), training, source)
         inputs = (images.float() / 255 - MEAN).unsqueeze(1) / STD
         plain = TensorBatches(inputs, labels)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.annotations import Probability
+
 
 def nll_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood of log-probabilities (N, C) and class indices (N,)."""
     return F.nll_loss(outputs, targets)
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: Probability = 0.0) -> Tensor:
     """Cross entropy of logits (N, C) and class indices (N,)."""
     return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 

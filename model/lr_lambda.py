@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from utils.annotations import NonNegativeInt, PositiveInt, Probability
 
-def warmup_cosine(position: int, warmup: int, total: int, final: float = 0.0) -> float:
+
+def warmup_cosine(position: int, warmup: NonNegativeInt, total: PositiveInt, final: Probability = 0.0) -> float:
     """Rise linearly for `warmup` epochs or steps, then fall as a cosine to `final` at `total`.
 
     Loshchilov and Hutter 2017, "SGDR: Stochastic gradient descent with warm restarts", one period, after a warm-up as

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from base import BaseDataLoader, BaseModel
 from utils import ConfigError
+from utils.annotations import NonNegativeInt, PositiveInt, Probability
 
 
 class MnistModel(BaseModel):
     """The LeNet of the published template (after LeCun et al. 1998): two convolutions, two linear layers."""
 
-    def __init__(self, num_classes: int = 10, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: PositiveInt = 10, dropout: Probability = 0.5) -> None:
         """`dropout` is the probability of dropping a feature map after conv2, and a unit after fc1."""
         super().__init__()
         self.conv1 = nn.Conv2d(1, 10, kernel_size=5)
@@ -43,7 +44,7 @@ class MLP(BaseModel):
     target_mean: Tensor
     target_std: Tensor
 
-    def __init__(self, in_features: int, hidden: list[int], dropout: float = 0.0) -> None:
+    def __init__(self, in_features: PositiveInt, hidden: list[PositiveInt], dropout: Probability = 0.0) -> None:
         """`hidden` is the width of each hidden layer; [] makes a linear model."""
         super().__init__()
         self.in_features = in_features
@@ -75,7 +76,7 @@ class PolynomialRegression(BaseModel):
 
     exponents: Tensor
 
-    def __init__(self, degree: int = 2) -> None:
+    def __init__(self, degree: NonNegativeInt = 2) -> None:
         super().__init__()
         self.coefficients = nn.Parameter(torch.zeros(degree + 1))
         self.register_buffer("exponents", torch.arange(degree + 1))

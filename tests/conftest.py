@@ -34,6 +34,7 @@ def _clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def config(tmp_path: Path) -> dict[str, Any]:
     """Return config.json, on the digits, saving under tmp_path."""
     content = json.loads((ROOT / "config.json").read_text())
+    del content["$schema"]
     content["data_loader"]["args"] |= {"source": "digits"}
     content["n_gpu"] = 0
     content["trainer"] |= {"epochs": 2, "save_dir": str(tmp_path / "saved"), "save_period": 1, "log_every_steps": 7}

@@ -136,6 +136,8 @@ def _run(args: tuple[str, ...], setup: Setup | None, stderr: Path | None) -> Non
     import train
     from utils import told_to_user
 
+    # The server's children would start data-loading workers through servers of their own, which outlive a kill.
+    multiprocessing.set_start_method("fork", force=True)
     os.chdir(ROOT)
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

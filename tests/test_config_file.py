@@ -96,7 +96,7 @@ def test_malformed_text_is_told_with_line_and_column(tmp_path: Path, name: str, 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 def test_json_constants_that_are_no_numbers_are_refused(tmp_path: Path, value: str) -> None:
     path = write(tmp_path, "c.json", f'{{"optimizer": {{"args": {{"lr": {value}}}}}}}')
-    assert message(path) == f"{value} is not a number that a config can hold"
+    assert message(path) == f"1:31: not valid JSON: {value} is not a number that a config can hold"
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e999"])
@@ -107,7 +107,11 @@ def test_yaml_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: str
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("c.json", '{"a": {"lr": 1, "b": 2, "lr": 2}}', "the key 'lr' stands twice in one object"),
+        (
+            "c.json",
+            '{"a": {"lr": 1, "b": 2, "lr": 2}}',
+            '1:25: not valid JSON: the key "lr" stands twice in one object',
+        ),
         ("c.yaml", "a:\n  lr: 1\n  b: 2\n  lr: 2\n", "4:3: not valid YAML: the key 'lr' stands twice"),
         ("c.yaml", "a: {lr: 1, 'lr': 1}", "1:12: not valid YAML: the key 'lr' stands twice"),
     ],
@@ -132,7 +136,7 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, name: str, text: str, typ
 
 @pytest.mark.parametrize("name", ["c.json", "c.yaml"])
 def test_nesting_too_deep_for_the_parser_is_refused(tmp_path: Path, name: str) -> None:
-    assert message(write(tmp_path, name, "[" * 100_000)) == "nested too deeply"
+    assert message(write(tmp_path, name, "[" * 100_000)).endswith("nested more than 100 levels deep")
 
 
 def test_yaml_tags_build_no_python_objects(tmp_path: Path) -> None:

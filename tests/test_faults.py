@@ -33,7 +33,7 @@ from faults import (
 
 from base import BaseDataLoader
 from trainer import Trainer
-from utils import NonFiniteError, OutOfMemoryError, Stopped, told_to_user
+from utils import CheckpointError, NonFiniteError, OutOfMemoryError, Stopped, told_to_user
 from utils.checkpoint import find_checkpoint, load_checkpoint
 from utils.checkpoint_writer import CheckpointWriter
 
@@ -370,3 +370,12 @@ def test_resume_latest_of_a_completed_run_changes_nothing(tmp_path: Path) -> Non
     assert the_run(config) == run_dir
     assert records_of(run_dir) == before
     assert status_of(run_dir)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "change", ["optimizer.args.lr=1", "arch.args.dropout=0.5", "lr_scheduler.args.lr_lambda=0.5 ** epoch"]
+)
+def test_what_the_state_belongs_to_cannot_change_even_if_inexact_is_allowed(change: str, tmp_path: Path) -> None:
+    run_dir = train(small_config(tmp_path / "run", trainer__epochs=1))
+    with pytest.raises(CheckpointError, match=f"{change.split('=')[0]}: was (.|\n)*-c with -r starts a new run"):
+        run_train("-r", str(run_dir), "--set", change, "--allow-inexact")

@@ -66,7 +66,7 @@ def test_files_are_read_as_they_stand_and_standardised(
     tmp_path: Path, is_gzip: bool, folder: str, training: bool, source: str
 ) -> None:
     write_files(tmp_path / folder, is_gzip=is_gzip)
-    loader = MnistDataLoader(str(tmp_path), 8, training=training, source=source)
+    loader = MnistDataLoader(str(tmp_path), 8, training=training, source=source)  # type: ignore[arg-type]
     images, labels = tensors(loader)
     expected_images, expected_labels = make_arrays(training)
     assert (images.shape, images.dtype, labels.dtype) == ((NUM_IMAGES[training], 1, 28, 28), torch.float32, torch.int64)
@@ -202,7 +202,7 @@ def test_digits_are_read_whatever_lies_in_the_folder(tmp_path: Path) -> None:
 )
 def test_an_unknown_source_is_refused_with_the_nearest(tmp_path: Path, source: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        MnistDataLoader(str(tmp_path), 8, source=source)
+        MnistDataLoader(str(tmp_path), 8, source=source)  # type: ignore[arg-type]
     assert str(caught.value) == f"data_loader.args.source: unknown source {source!r}; {hint}"
 
 

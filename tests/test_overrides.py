@@ -84,7 +84,7 @@ def test_setting_changes_the_one_value_and_nothing_else(path: str, keys: list[An
         ("metrics.-1", "-1", "a list of 2"),
         ("metrics.first", "first", "a list of 2"),
         ("metrics.7.args", "7", "a list of 2"),
-        ("metrics.0.args", "args", "'accuracy'"),
+        ("metrics.0.k", "k", "'accuracy'"),
     ],
 )
 def test_a_path_through_a_value_without_keys_is_refused(path: str, part: str, what: str) -> None:
@@ -99,3 +99,21 @@ def test_a_path_through_a_value_without_keys_is_refused(path: str, part: str, wh
 def test_values_that_no_config_file_could_hold_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--set a: "):
         parse_override(text)
+
+
+def test_a_section_that_is_a_bare_string_is_its_type() -> None:
+    config = {"loss": "nll_loss", "metrics": ["accuracy", "top_k_acc"]}
+    set_by_path(config, "metrics.1.args.k", 5)
+    set_by_path(config, "loss.type", "cross_entropy")
+    assert config == {
+        "loss": {"type": "cross_entropy"},
+        "metrics": ["accuracy", {"type": "top_k_acc", "args": {"k": 5}}],
+    }
+
+
+def test_the_args_of_a_type_go_with_it() -> None:
+    config = {"optimizer": {"type": "Adam", "args": {"lr": 1, "amsgrad": True}}}
+    set_by_path(config, "optimizer.type", "Adam")
+    assert config["optimizer"]["args"] == {"lr": 1, "amsgrad": True}
+    set_by_path(config, "optimizer.type", "SGD")
+    assert config["optimizer"] == {"type": "SGD"}

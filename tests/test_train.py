@@ -90,7 +90,19 @@ def test_weights_that_do_not_fit_are_refused_and_leave_nothing(config: dict[str,
     first = train(config)
     runs = sorted(first.parent.iterdir())
     with pytest.raises(CheckpointError, match=r"fc2.* is torch.float32 \[10"):
-        train(config, "-r", str(first), "--set", "arch.args.num_classes=11")
+        train(
+            config,
+            "-r",
+            str(first),
+            "--set",
+            "arch.args.num_classes=10",
+            "--set",
+            "arch.type=MLP",
+            "--set",
+            "arch.args.in_features=784",
+            "--set",
+            "arch.args.hidden=[]",
+        )
     assert sorted(first.parent.iterdir()) == runs
 
 

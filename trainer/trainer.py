@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -19,6 +20,7 @@ from trainer.evaluation import evaluate
 from utils import ConfigError, Metric, MetricTracker, NonFiniteError, to_device
 from utils.ema import Ema
 from utils.finite import FiniteWatch
+from utils.profiling import StepProfiler
 
 AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,11 +62,14 @@ class Trainer(BaseTrainer):
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast_dtype == torch.float16)
         self.ema = Ema(model, self.options["ema_decay"])
 
+        self.profiler = StepProfiler(self.options["profile"])
         max_skipped_steps = self.options["max_skipped_steps"] if self.scaler.is_enabled() else 0
         self.watch = FiniteWatch(max_skipped_steps)
+        whole_epoch = self.step_options["len_epoch"] or data_loader.num_steps(self.step_options["grad_accum_steps"])
+        self.num_steps: int = min(whole_epoch, self.options["limit_batches"] or whole_epoch)  # of an epoch
         self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
         self.valid_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
-        self._check_monitor()
+        self._check_config()
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Train from `self.position` to the end of the epoch, then validate; return all values by name."""
@@ -74,11 +79,13 @@ class Trainer(BaseTrainer):
             self.train_metrics.reset()
         started, num_samples = time.perf_counter(), 0
         with self._progress_bar(epoch) as bar:
-            for microbatches in self.data_loader.epoch_steps(epoch, first_step, **self.step_options):
+            steps = self.data_loader.epoch_steps(epoch, first_step, **self.step_options)
+            for microbatches in islice(steps, self.num_steps - first_step):
                 loss = self._train_step(microbatches)
                 num_samples += sum(len(targets) for _, targets in microbatches)
                 bar.update()
                 self._log_step(loss, bar)
+                self.profiler.step(self.checkpoint_dir)
                 self._after_step()
         log = self.train_metrics.result()  # waits for the device, so that the time below is the true one
         if num_samples:
@@ -116,7 +123,7 @@ class Trainer(BaseTrainer):
         """Return the loss and metrics over the validation split, named val_*; {} where there is none."""
         if self.valid_data_loader is None:
             return {}
-        batches = self._until_stopped(self.valid_data_loader)
+        batches = self._until_stopped(islice(self.valid_data_loader, self.options["limit_batches"]))
         values = evaluate(self.ema.best_model, self.criterion, batches, self.valid_metrics, self.device)
         return {f"val_{name}": value for name, value in values.items()}
 
@@ -162,13 +169,17 @@ class Trainer(BaseTrainer):
             f"the last checkpoint in {self.checkpoint_dir} is from before"
         )
 
-    def _check_monitor(self) -> None:
-        """Raise ConfigError unless the monitored value is one that an epoch of this run gives."""
+    def _check_config(self) -> None:
+        """Raise ConfigError where monitor or scheduler do not fit what an epoch of this run gives."""
         names = list(self.train_metrics.keys)
         if self.valid_data_loader is not None:
             names += [f"val_{name}" for name in self.valid_metrics.keys]
         if self.monitor.is_on and self.monitor.metric not in names:
             raise ConfigError(f"trainer.monitor: no {self.monitor.metric!r} in this run; allowed: {', '.join(names)}")
+        num_steps = self.epochs * (self.num_steps if self.scheduler_interval == "step" else 1)
+        if isinstance(self.lr_scheduler, OneCycleLR) and self.lr_scheduler.total_steps < num_steps:
+            total = self.lr_scheduler.total_steps
+            raise ConfigError(f"lr_scheduler.args.total_steps: {total}, but the run makes {num_steps}")
         if isinstance(self.lr_scheduler, ReduceLROnPlateau) and not self.monitor.is_on:
             raise ConfigError("trainer.monitor: ReduceLROnPlateau needs a value to follow; give 'min val_loss' or so")
 
@@ -181,9 +192,10 @@ class Trainer(BaseTrainer):
 
     def _progress_bar(self, epoch: int) -> tqdm[Any]:
         """Return a bar of the epoch's steps; quiet where the output is no terminal."""
-        total = self.step_options["len_epoch"] or self.data_loader.num_steps(self.step_options["grad_accum_steps"])
-        first_step = self.position.step_in_epoch
-        return tqdm(total=total, initial=first_step, desc=f"epoch {epoch}", unit="step", leave=False, disable=None)
+        initial = self.position.step_in_epoch
+        return tqdm(
+            total=self.num_steps, initial=initial, desc=f"epoch {epoch}", unit="step", leave=False, disable=None
+        )
 
     def _log_step(self, loss: Tensor, bar: tqdm[Any]) -> None:
         """Log and show the loss every so many steps; the one place among the steps where the host waits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import pydantic
@@ -19,17 +19,21 @@ NESTED: dict[str, type[pydantic.BaseModel]] = {
 }
 
 
-def find_problems(config: dict[str, Any], slots: Mapping[str, Slot]) -> list[str]:
-    """Return every mistake in `config`, each as "path: what is wrong; what is right"."""
+def find_problems(config: dict[str, Any], slots: Mapping[str, Slot], unsure: Collection[str] = ()) -> list[str]:
+    """Return every mistake in `config`, each as "path: what is wrong; what is right".
+
+    `unsure` are paths that must be known by name even where a type takes any keyword: those from the command line.
+    """
     own_sections = {key: config[key] for key in config if key in slots and key not in RunConfig.model_fields}
     known = {key: value for key, value in config.items() if key not in own_sections}
     problems = list(_schema_problems(RunConfig, known, "", also=slots))
     for key, value in own_sections.items():
         problems += _schema_problems(Section, value, f"{key}.")
     for path, section, slot in sections(config, slots):
-        problems += _section_problems(path, section, slot)
+        problems += _section_problems(path, section, slot, unsure)
     problems += _lr_lambda_problems(config, slots)
     problems += _monitor_problems(config)
+    problems += _class_problems(config, slots)
     return problems
 
 
@@ -50,12 +54,14 @@ def metric_name(entry: str | dict[str, Any]) -> str:
     return entry if isinstance(entry, str) else entry.get("name") or entry["type"]
 
 
-def _section_problems(path: str, section: dict[str, Any], slot: Slot) -> list[str]:
+def _section_problems(path: str, section: dict[str, Any], slot: Slot, unsure: Collection[str] = ()) -> list[str]:
     try:
         found = slot.find(section["type"], f"{path}.type")
     except ConfigError as error:
         return error.problems
-    return list(slot.problems(found, section["args"], f"{path}.args")) if isinstance(section["args"], dict) else []
+    if not isinstance(section["args"], dict):
+        return []  # the schema tells
+    return list(slot.problems(found, section["args"], f"{path}.args", unsure))
 
 
 def _lr_lambda_problems(config: dict[str, Any], slots: Mapping[str, Slot]) -> list[str]:
@@ -92,6 +98,19 @@ def _monitor_problems(config: dict[str, Any]) -> list[str]:
     if followed not in known:
         problems.append(f"trainer.monitor: no metric {followed!r}; {nearest(followed, known)}")
     return problems
+
+
+def _class_problems(config: dict[str, Any], slots: Mapping[str, Slot]) -> Iterator[str]:
+    """Yield every metric whose `num_classes` is not the data's, and a model with fewer, where the loader's class knows."""
+    loader = config.get("data_loader")
+    name = loader.get("type") if isinstance(loader, dict) else None
+    known = getattr(dict(slots["data_loader"].types()).get(str(name)), "num_classes", None)
+    for path, section, _ in sections(config, slots):
+        given = section["args"].get("num_classes") if isinstance(section["args"], dict) else None
+        if known is None or not isinstance(given, int):
+            continue
+        if (path.startswith("metrics.") and given != known) or (path == "arch" and given < known):
+            yield f"{path}.args.num_classes: {given}, but the data of {name} has {known} classes"
 
 
 def _schema_problems(

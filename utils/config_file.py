@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from utils.errors import ConfigError
+from utils.json_scan import MAX_DEPTH, find_mistake
 
 MAX_BYTES = 1_000_000
 
@@ -47,25 +48,17 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """Return the JSON value in `text`; ValueError for what is no JSON, NaN, Infinity, 1e999 and repeated keys."""
-    return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant, parse_float=_parse_finite)
+    """Return the JSON value in `text`. Raises JSONDecodeError, or ValueError for 1e999."""
+    mistake = find_mistake(text)
+    if mistake:
+        raise json.JSONDecodeError(mistake[1], text, mistake[0])
+    return json.loads(text, parse_float=_parse_finite)
 
 
 def _parse_finite(text: str) -> float:
-    return float(text) if math.isfinite(float(text)) else _refuse_constant(text)
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return result
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number that a config can hold")
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is beyond what a float holds")
+    return float(text)
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -73,11 +66,18 @@ class _YamlLoader(yaml.SafeLoader):
     and no aliases: a config is a tree, and seven lines of nested aliases would fill the memory.
     """
 
+    depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken in a config", mark)
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key_node, deep=True) for key_node, _ in node.value]

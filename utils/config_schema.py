@@ -67,6 +67,15 @@ class TrainerSection(_Strict):
     ema_decay: float | None = Field(default=None, gt=0, lt=1, description="validate an average of the weights")
     max_skipped_steps: int = Field(default=10, ge=0, description="fp16: steps in a row that the loss scaler may skip")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="autocast to this in the forward")
+    limit_batches: int | None = Field(
+        default=None, ge=1, description="debugging: steps and validation batches an epoch"
+    )
+    overfit_batches: int | None = Field(
+        default=None, ge=1, description="debugging: train and validate on so few batches"
+    )
+    profile: bool = Field(default=False, description="debugging: torch.profiler trace of a few steps, trace.json")
+    deterministic: bool = Field(default=False, description="only deterministic algorithms; slower")
+    detect_anomaly: bool = Field(default=False, description="debugging: say which operation made NaN; much slower")
     log_every_steps: int = Field(default=50, ge=1, description="log loss and speed every so many steps")
 
 

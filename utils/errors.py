@@ -75,9 +75,10 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return the hint that ends an error message: the nearest allowed name, or else all of them."""
     names = sorted(allowed)
     lower = {candidate.lower(): candidate for candidate in names}
-    match = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    if match:
-        return f"did you mean {lower[match[0]]!r}?"
+    matches = difflib.get_close_matches(name.lower(), lower, n=5, cutoff=0.5)
+    if matches:
+        swapped = [match for match in matches if sorted(match) == sorted(name.lower())]  # difflib rates these too low
+        return f"did you mean {lower[(swapped or matches)[0]]!r}?"
     return f"allowed: {', '.join(names)}" if names else "nothing is allowed here"
 
 

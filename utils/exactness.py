@@ -23,10 +23,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return "key: was SAVED, is NOW" for every key of two nested dicts that differs and is not harmless."""
+def differences(saved: dict[str, Any], now: dict[str, Any], harmless: bool = False) -> list[str]:
+    """Return "key: was SAVED, is NOW" for every key of two nested dicts that differs and is harmless, or is not."""
     before, after = flatten(saved), flatten(now)
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and key not in HARMLESS]
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    keys = [key for key in keys if (key in HARMLESS) == harmless]
     return [f"{key}: was {before.get(key)!r:.60}, is {after.get(key)!r:.60}" for key in keys]
 
 

@@ -10,33 +10,49 @@ from utils.errors import ConfigError
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split "optimizer.args.lr=3e-4" into its path and value; the value is JSON, or else a string as it stands."""
+    """Split "optimizer.args.lr=3e-4" into its path and value; the value is JSON, or else a string as it stands.
+
+    Raises ConfigError for a value that no config file could hold, such as NaN.
+    """
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: write PATH=VALUE, as in optimizer.args.lr=3e-4")
     try:
         return path, parse_json(value)
-    except json.JSONDecodeError:
+    except json.JSONDecodeError as error:
+        if value.strip() in ("NaN", "Infinity", "-Infinity") or "levels deep" in error.msg:
+            raise ConfigError(f"--set {path}: {error.msg}") from None
         return path, value
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"--set {path}: {error}") from None
 
 
 def set_by_path(config: dict[str, Any], path: str, value: Any) -> None:
     """Set the key at `path` ("a.b.c" or the published template's "a;b;c"; numbers index lists), in place.
 
-    Missing dicts are made: whether the key may exist at all is for the check of the whole config to say.
+    Missing dicts are made: whether the key may exist at all is for the check of the whole config to say. A section
+    that is a bare string, such as "loss": "nll_loss", is its `type`. Where a `type` changes, its `args` go.
     Raises ConfigError where the path leads through a value that holds no keys.
     """
     *parents, last = path.replace(";", ".").split(".")
     node: Any = config
-    for part in parents:
-        node = node.setdefault(part, {}) if isinstance(node, dict) else _item(node, part, path)
+    for part, following in zip(parents, [*parents[1:], last]):
+        child = node.setdefault(part, {}) if isinstance(node, dict) else _item(node, part, path)
+        if isinstance(child, str) and following in ("type", "args", "name"):
+            child = {"type": child}
+            _set(node, part, child, path)
+        node = child
+    if last == "type" and isinstance(node, dict) and node.get("type") != value:
+        node.pop("args", None)
+    _set(node, last, value, path)
+
+
+def _set(node: Any, key: str, value: Any, path: str) -> None:
     if isinstance(node, dict):
-        node[last] = value
+        node[key] = value
     else:
-        _item(node, last, path)
-        node[int(last)] = value
+        _item(node, key, path)
+        node[int(key)] = value
 
 
 def _item(node: Any, part: str, path: str) -> Any:

@@ -14,6 +14,12 @@ from utils.errors import RunDirError, writing_to
 LOCK_FILE = ".lock"
 
 
+def refuse_if_locked(run_dir: Path) -> None:
+    """Raise RunDirError where another process has the run: told at once, before data is loaded."""
+    with locked(run_dir):
+        pass
+
+
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the lock of `run_dir`, and sweep the temp files that a killed process left there.

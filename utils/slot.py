@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from utils.annotations import annotations_of, type_problem
 from utils.errors import ConfigError, nearest
 
 
@@ -31,29 +32,49 @@ class Slot:
             found: Callable[..., Any] | None = vars(import_module(package)).get(name) if isinstance(name, str) else None
             if found is not None and self._allows(name, found, package):
                 return found
-        allowed = [key for package in self.packages for key, _ in self._allowed_in(package)]
-        raise ConfigError(f"{where}: unknown type {name!r}; {nearest(str(name), allowed)}")
+        raise ConfigError(f"{where}: unknown type {name!r}; {nearest(str(name), dict(self.types()))}")
 
-    def problems(self, obj: Callable[..., Any], args: Mapping[str, Any], where: str) -> Iterator[str]:
-        """Yield what is wrong with calling `obj` with `args`: unknown, missing or reserved names."""
-        parameters = inspect.signature(obj).parameters
-        names = [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        given_by_code = self.provided if inspect.isclass(obj) else tuple(names[: self.num_inputs])
-        allowed = [name for name in names if name not in given_by_code]
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        for name in args:
-            if name in given_by_code:
-                yield f"{where}.{name}: is given by the code and cannot stand in a config"
-            elif name not in allowed and not takes_any:
-                yield f"{where}.{name}: unknown argument of {obj.__name__}; {nearest(name, allowed)}"
-        for name in allowed:
-            if parameters[name].default is inspect.Parameter.empty and name not in args:
+    def types(self) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """Yield (name, class or function) of everything that `find` finds."""
+        for package in self.packages:
+            for name, obj in vars(import_module(package)).items():
+                if self._allows(name, obj, package):
+                    yield name, obj
+
+    def parameters(self, obj: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+        """Return the parameters of `obj` that a config may give, by name."""
+        signature = inspect.signature(obj).parameters
+        named = {n: p for n, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        given_by_code = self._given_by_code(obj, list(named))
+        return {name: parameter for name, parameter in named.items() if name not in given_by_code}
+
+    def problems(
+        self, obj: Callable[..., Any], args: Mapping[str, Any], where: str, unsure: Collection[str] = ()
+    ) -> Iterator[str]:
+        """Yield what is wrong with calling `obj` with `args`: unknown, missing, reserved, or of the wrong type.
+
+        Where `obj` takes any keyword, an unknown one is only wrong if its path is in `unsure`.
+        """
+        signature = inspect.signature(obj).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
+        parameters, annotations = self.parameters(obj), annotations_of(obj)
+        for name, value in args.items():
+            path = f"{where}.{name}"
+            if name in self._given_by_code(obj, list(signature)):
+                yield f"{path}: is given by the code and cannot stand in a config"
+            elif name not in parameters and (not takes_any or path in unsure):
+                hint = f"; or --set +{path}=… to give it all the same" if takes_any else ""
+                yield f"{path}: unknown argument of {obj.__name__}; {nearest(name, parameters)}{hint}"
+            elif name in annotations:
+                problem = type_problem(annotations[name], value)
+                if problem:
+                    yield f"{path}: {problem}"
+        for name, parameter in parameters.items():
+            if parameter.default is inspect.Parameter.empty and name not in args:
                 yield f"{where}.{name}: missing; {obj.__name__} needs it"
 
-    def _allowed_in(self, package: str) -> Iterator[tuple[str, Any]]:
-        for name, obj in vars(import_module(package)).items():
-            if self._allows(name, obj, package):
-                yield name, obj
+    def _given_by_code(self, obj: Callable[..., Any], names: list[str]) -> tuple[str, ...]:
+        return self.provided if inspect.isclass(obj) else tuple(names[: self.num_inputs])
 
     def _allows(self, name: Any, obj: Any, package: str) -> bool:
         defined_in = getattr(obj, "__module__", None) or ""

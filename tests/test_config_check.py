@@ -1,0 +1,214 @@
+"""A config cannot be wrong without being told, nor from a stranger do harm."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+import yaml
+from conftest import ROOT, run_train, train
+from mutations import Mutant, mutants
+
+from parse_config import ConfigParser
+from slots import SLOTS
+from train import parse_args
+from utils import ConfigError, told_to_user
+from utils.config_docs import json_schema, with_reference
+from utils.config_file import read_config
+
+# ruff: noqa: SIM905  # words, not lists of quoted words
+SHIPPED = sorted([ROOT / "config.json", *(ROOT / "configs").iterdir(), ROOT / "tests" / "published_config.json"])
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """Return the config in `path` without what is for editors."""
+    return {key: value for key, value in read_config(path).items() if key != "$schema"}
+
+
+MUTANTS = [mutant for path in SHIPPED for mutant in mutants(content_of(path), random.Random(path.name))]
+
+
+def test_there_are_two_hundred_mutants_of_every_kind() -> None:
+    assert len(MUTANTS) >= 200
+    kinds = {mutant.kind for mutant in MUTANTS}
+    assert kinds == {"misspelt key", "misspelt type", "wrong type", "missing", "out of range", "extra", "nested"}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.kind} {mutant.path}")
+def test_every_mutant_is_told_with_its_path_and_the_right_name(
+    mutant: Mutant, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dump = json.dumps if suffix == ".json" else yaml.safe_dump
+    Path(f"wrong{suffix}").write_text(dump(mutant.config))
+    with pytest.raises(SystemExit) as caught, told_to_user():
+        run_train("-c", f"wrong{suffix}")
+    lines = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2
+    assert [line for line in lines if not line.startswith(f"wrong{suffix}: ")] == []
+    told = [line for line in lines if line.startswith(f"wrong{suffix}: {mutant.path}: ")]
+    assert told, lines
+    if mutant.meant is not None:
+        assert f"did you mean '{mutant.meant}'?" in told[0]
+    assert [path.name for path in tmp_path.iterdir()] == [f"wrong{suffix}"]
+
+
+HOSTILE_NAMES = """
+    os sys subprocess os.system logging.os.system builtins.eval eval exec __import__ open compile input getattr
+    __builtins__ __class__ __init__ __dict__ __loader__ __spec__ __name__ __file__ torch torch.load torch.hub.load
+    torch.save torch.ops.load_library F nn nn.Module Module Tensor BaseModel BaseDataLoader Optimizer LRScheduler
+    ConfigError partial Path gzip np pickle.loads ../../evil model.model.nn model.loss.F Callable annotations
+    Annotated lr_scheduler adam Adam.__init__ Adam.step.__globals__ swa_utils _multi_tensor _LRScheduler _Loss
+    MnistModel.__mro__ Sampler SeededSamples random_shift split_indices DataLoader
+""".split()
+HOSTILE_RUNS = r"""
+    ../x ../../x /etc/x /tmp/x . .. ... a/b a\b ./a a/../b ~ ~root $HOME `id` $(id) a;b a|b a&b a>b a<b a*b a?b a[b]
+    a{b} a'b a"b a%b a:b a=b a,b a@b a!b a#b a^b -rf .hidden
+""".split()
+HOSTILE_RUNS += ["", " ", "a b", "a\nb", "a\0b", "ä", "a" * 65, "\u202ea"]
+
+
+def test_there_are_enough_hostile_names() -> None:
+    assert len(set(HOSTILE_NAMES)) >= 60
+    assert len(set(HOSTILE_RUNS)) >= 40
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_hostile_type_is_found_in_no_section(name: str, config: dict[str, Any]) -> None:
+    for section, slot in SLOTS.items():
+        if section != "lr_lambda":
+            wrong = config | {section: [{"type": name}] if section == "metrics" else {"type": name}}
+            with pytest.raises(ConfigError, match=r"\.type: unknown type"):
+                ConfigParser(wrong, slots=SLOTS)
+        with pytest.raises(ConfigError, match="unknown type"):
+            slot.find(name, section)
+
+
+@pytest.mark.parametrize("name", HOSTILE_RUNS)
+def test_a_hostile_run_name_is_refused(name: str, config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="name: "):
+        ConfigParser(config | {"name": name}, slots=SLOTS)
+
+
+def test_a_symbolic_link_in_the_place_of_an_experiment_is_not_followed(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "saved" / config["name"]).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="symbolic link"):
+        ConfigParser(config, slots=SLOTS)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_config_is_right_by_schema_and_check(path: Path) -> None:
+    jsonschema.validate(read_config(path), json_schema(SLOTS))
+    ConfigParser(content_of(path), slots=SLOTS)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [mutant for mutant in MUTANTS if mutant.kind != "out of range" and "monitor" not in mutant.path],
+    ids=lambda mutant: f"{mutant.kind} {mutant.path}",
+)
+def test_the_schema_refuses_what_the_check_refuses(mutant: Mutant) -> None:
+    validator = jsonschema.Draft202012Validator(json_schema(SLOTS))
+    assert not validator.is_valid(mutant.config)
+
+
+def test_the_schema_and_the_reference_in_the_readme_are_current() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == with_reference(readme), "run make docs"
+    committed, made = json.loads((ROOT / "config.schema.json").read_text()), json_schema(SLOTS)
+    if committed["$comment"] != made["$comment"]:
+        pytest.skip(f"config.schema.json was {committed['$comment']}, this is torch {torch.__version__}")
+    assert committed == made, "run make docs"
+
+
+def test_types_and_ranges_are_those_of_the_annotations(config: dict[str, Any]) -> None:
+    config["optimizer"]["args"] = {"lr": "fast", "betas": [0.9], "amsgrad": 1}
+    config["arch"]["args"] = {"dropout": 1.5, "num_classes": 10.5}
+    with pytest.raises(ConfigError) as caught:
+        ConfigParser(config, slots=SLOTS)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "arch.args.dropout",
+        "arch.args.num_classes",
+        "optimizer.args.lr",
+        "optimizer.args.betas",
+        "optimizer.args.amsgrad",
+    ]
+
+
+def test_a_list_of_numbers_is_the_tensor_that_a_loss_takes(config: dict[str, Any]) -> None:
+    weights = [float(i) for i in range(10)]
+    config["loss"] = {"type": "CrossEntropyLoss", "args": {"weight": weights}}
+    assert ConfigParser(config, slots=SLOTS).init_obj("loss").weight.tolist() == weights
+
+
+def test_a_schedule_is_evaluated_at_its_first_and_its_last_epoch(config: dict[str, Any]) -> None:
+    config["lr_scheduler"]["args"]["lr_lambda"] = "1 / (2 - epoch)"  # there are 2 epochs
+    with pytest.raises(ConfigError, match="lr_lambda: .* at epoch = 2: "):
+        ConfigParser(config, slots=SLOTS)
+
+
+def test_a_new_keyword_takes_a_plus_where_a_type_takes_any(config: dict[str, Any]) -> None:
+    config["metrics"] = [{"type": "MeanAbsoluteError"}]
+    config["trainer"]["monitor"] = "min val_loss"
+    with pytest.raises(ConfigError, match=r"metrics.0.args.sync_on_computee: unknown argument .*--set \+metrics"):
+        ConfigParser(config, modification={"metrics.0.args.sync_on_computee": False}, slots=SLOTS)
+    parsed = ConfigParser(config, modification={"+metrics.0.args.sync_on_compute": False}, slots=SLOTS)
+    assert parsed.init_obj("metrics")[0].sync_on_compute is False
+
+
+def write(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_config_extends_others(config: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "base.json", config)
+    write(tmp_path / "fast.json", {"trainer": {"epochs": 1}, "metrics": ["accuracy"]})
+    child = {"extends": ["base.json", "fast.json"], "optimizer": {"type": "SGD", "args": {"lr": 0.1}}, "seed": 3}
+    parsed = parse_args(["-c", str(write(tmp_path / "child.json", child)), "--set", "seed=4"])
+    assert parsed["optimizer"] == {"type": "SGD", "args": {"lr": 0.1}}
+    assert parsed["metrics"] == ["accuracy"]
+    assert parsed["trainer"]["epochs"] == 1
+    assert parsed["arch"] == config["arch"]
+    assert "child.json: optimizer: is a SGD; the args of Adam are dropped" in caplog.text
+    origins = {path: Path(source).name for path, _, source in parsed.layers.origins()}
+    assert origins["arch.type"] == "base.json"
+    assert origins["trainer.epochs"] == "fast.json"
+    assert origins["optimizer.args.lr"] == "child.json"
+    assert origins["seed"] == "command line"
+    assert origins["trainer.precision"] == "default"
+
+
+def test_a_config_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", {"extends": "b.json"})
+    path = write(tmp_path / "b.json", {"extends": "a.json"})
+    with pytest.raises(ConfigError, match="leads back to itself"):
+        parse_args(["-c", str(path)])
+
+
+def test_num_classes_must_be_that_of_the_data(config: dict[str, Any]) -> None:
+    config["arch"]["args"]["num_classes"] = 9
+    config["metrics"] = [{"type": "MulticlassAccuracy", "args": {"num_classes": 9}}]
+    with pytest.raises(ConfigError) as caught:
+        ConfigParser(config, slots=SLOTS)
+    assert caught.value.problems == [
+        "arch.args.num_classes: 9, but the data of MnistDataLoader has 10 classes",
+        "metrics.0.args.num_classes: 9, but the data of MnistDataLoader has 10 classes",
+    ]
+
+
+def test_the_steps_of_one_cycle_must_last(config: dict[str, Any]) -> None:
+    args = {"max_lr": 0.01, "total_steps": 41}
+    config["lr_scheduler"] = {"type": "OneCycleLR", "interval": "step", "args": args}
+    with pytest.raises(ConfigError, match="total_steps: 41, but the run makes 42"):
+        train(config)
+    config["lr_scheduler"]["args"]["total_steps"] = 42
+    train(config)

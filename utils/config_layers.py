@@ -1,0 +1,77 @@
+"""A config as layers: parents that it extends, the file, the command line, defaults; and where each value is from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from utils.config_file import read_config
+from utils.errors import ConfigError
+from utils.exactness import flatten
+from utils.overrides import set_by_path
+
+
+class ConfigLayers:
+    """A config under construction, and for every value the source that it is from.
+
+    `notices` are what a reader may not expect: the arguments that went because a `type` changed.
+    """
+
+    def __init__(self, config: dict[str, Any] | None = None) -> None:
+        """Start with `config`, which is copied, or with an empty one."""
+        self.config: dict[str, Any] = {}
+        self.notices: list[str] = []
+        self._origins: dict[str, str] = {}
+        self.add(config or {}, "config")
+
+    def add_file(self, path: Path, seen: tuple[Path, ...] = ()) -> None:
+        """Lay the config in `path` over this one, the parents that its "extends" names below it.
+
+        Raises ConfigError where a file is malformed or missing, or extends itself.
+        """
+        if path.resolve() in seen:
+            raise ConfigError(f"{path}: extends: leads back to itself")
+        content = read_config(path)
+        content.pop("$schema", None)  # for editors
+        parents = content.pop("extends", [])
+        for parent in [parents] if isinstance(parents, str) else parents:
+            if not isinstance(parent, str):
+                raise ConfigError(f"{path}: extends: give the path of a config or a list of them, not {parents!r}")
+            self.add_file(path.parent / parent, (*seen, path.resolve()))
+        self.add(content, str(path))
+
+    def add(self, content: dict[str, Any], source: str) -> None:
+        """Lay `content` over this config: dicts merge deeply, lists and all else replace."""
+        self._merge(self.config, content, source, "")
+
+    def override_all(self, values: Mapping[str, Any], source: str) -> set[str]:
+        """Set keys by their dotted paths, `type`s first since they take the former type's args away; None sets nothing.
+
+        A path that begins with "+" may be one that nobody knows. Return the paths of the others. Raises ConfigError.
+        """
+        given = {path.replace(";", "."): value for path, value in values.items() if value is not None}
+        for path in sorted(given, key=lambda path: not path.endswith(".type")):
+            before = flatten(self.config)
+            set_by_path(self.config, path.removeprefix("+"), given[path])
+            after = flatten(self.config)
+            self._origins |= dict.fromkeys((key for key in after if before.get(key) != after[key]), source)
+            self._origins[path.removeprefix("+")] = source
+        return {path for path in given if not path.startswith("+")}
+
+    def origins(self) -> Iterator[tuple[str, Any, str]]:
+        """Yield (path, value, source) of every value; what no layer has set is a default."""
+        for path, value in flatten(self.config).items():
+            yield path, value, self._origins.get(path, "default")
+
+    def _merge(self, below: dict[str, Any], above: dict[str, Any], source: str, path: str) -> None:
+        if "type" in below and "type" in above and below["type"] != above["type"] and below.pop("args", None):
+            section = path.rstrip(".")
+            self.notices.append(f"{source}: {section}: is a {above['type']}; the args of {below['type']} are dropped")
+        for key, value in above.items():
+            if isinstance(value, dict) and isinstance(below.get(key), dict):
+                self._merge(below[key], value, source, f"{path}{key}.")
+            else:
+                below[key] = deepcopy(value)
+                self._origins |= dict.fromkeys(flatten({f"{path}{key}": value}), source)

@@ -1,0 +1,18 @@
+"""The modes of torch that a config turns on to find mistakes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def set_debug_modes(options: Mapping[str, Any]) -> None:
+    """Set torch's global modes as the trainer section says: `deterministic`, `detect_anomaly`."""
+    if options["deterministic"]:
+        # cuBLAS needs it before its first call: docs.nvidia.com/cuda/cublas, "Results reproducibility".
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(options["deterministic"])
+    torch.autograd.set_detect_anomaly(options["detect_anomaly"])
