@@ -10,19 +10,15 @@ from pathlib import Path
 from utils.errors import ConfigError, told_to_user
 
 ROOT = Path(__file__).resolve().parent
-# What belongs to this checkout and not to a new project.
-LEFT_BEHIND = shutil.ignore_patterns(
-    ".git",
-    ".venv",
-    "__pycache__",
-    "*.egg-info",
-    ".pytest_cache",
-    ".ruff_cache",
-    ".mypy_cache",
-    "saved",
-    "data",
-    "*.tmp",
-)
+# What belongs to this checkout and not to a new project: the first only at the top, the second wherever it is.
+RUNS_AND_DATA = {".git", ".venv", "saved", "data"}
+CACHES = ("__pycache__", "*.egg-info", ".pytest_cache", ".ruff_cache", ".mypy_cache", "*.tmp")
+
+
+def left_behind(directory: str, names: list[str]) -> set[str]:
+    """Return which `names` in `directory` are not copied."""
+    at_top = RUNS_AND_DATA if Path(directory) == ROOT else set()
+    return at_top | shutil.ignore_patterns(*CACHES)(directory, names)
 
 
 def create(target: Path) -> Path:
@@ -31,8 +27,7 @@ def create(target: Path) -> Path:
     Raises ConfigError, before anything is written, where `target` exists, lies inside this project, has no parent
     directory, or has a name that shells and tools stumble over.
     """
-    path = target.expanduser().absolute()
-    path = path.parent.resolve() / path.name
+    path = target.absolute().parent.resolve() / target.name
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", path.name):
         raise ConfigError(f"{target}: {path.name!r} is no project name; use letters, digits, '.', '_' and '-'")
     if path.exists() or path.is_symlink():
@@ -42,7 +37,7 @@ def create(target: Path) -> Path:
     if path.is_relative_to(ROOT):
         raise ConfigError(f"{target}: lies inside this project; name a directory outside {ROOT}")
     try:
-        shutil.copytree(ROOT, path, ignore=LEFT_BEHIND, symlinks=True)
+        shutil.copytree(ROOT, path, ignore=left_behind, symlinks=True)
     except (OSError, shutil.Error) as error:
         shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"{target}: cannot be written: {error}") from None

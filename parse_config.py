@@ -94,8 +94,11 @@ class ConfigParser:
         cli = args.parse_args(argv)
         setup_logging()
         overrides = {option.target: getattr(cli, _dest(option)) for option in options} | {"device": cli.device}
+        overrides = {path: value for path, value in overrides.items() if value is not None}
         overrides |= dict(parse_override(line) for text in cli.set for line in text.splitlines())
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
+        if cli.resume and getattr(cli, "resume_latest", False):
+            raise ConfigError("give either -r or --resume-latest")
         if checkpoint is None and cli.config is None:
             raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to go on with one")
         path = checkpoint.parent / "config.json" if checkpoint and not cli.config else Path(cli.config)
@@ -122,7 +125,9 @@ class ConfigParser:
         if run_dir is not None:
             self.resume = find_checkpoint(run_dir)
             self._save_dir = run_dir
-            adopt_resolved(self.config, read_config(run_dir / "config.json"))
+            saved = read_config(run_dir / "config.json")
+            adopt_resolved(self.config, saved)
+            self.resolve("data_loader", saved["data_loader"].get("args", {}) | self["data_loader"].get("args", {}))
 
     def init_obj(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Build what section `name` names: a class becomes an object, a function itself or a partial of it.
@@ -139,7 +144,7 @@ class ConfigParser:
 
     def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
-        section = self.config[name]
+        section = {"type": self.config[name]} if isinstance(self.config[name], str) else self.config[name]
         found = self.slots[name].find(section["type"], f"{name}.type")
         return partial(found, *args, **self._args(found, section), **kwargs)
 
@@ -201,8 +206,8 @@ class ConfigParser:
     def _construct(self, name: str, cls: type, *args: Any, **kwargs: Any) -> Any:
         try:
             return cls(*args, **kwargs)
-        except (TypeError, ValueError) as error:
-            if cls.__module__.startswith("torch"):  # a library refuses the config's values; our own bugs stay bugs
+        except (TypeError, ValueError, IndexError) as error:
+            if cls.__module__.startswith("torch"):  # torch or torchmetrics refuses the values; our own bugs stay bugs
                 raise ConfigError(f"{name}.args: {cls.__name__} refuses them: {error}") from error
             raise
 

@@ -13,8 +13,15 @@ from utils.slot import Slot
 SLOTS = {
     "arch": Slot(("model.model",), base=BaseModel),
     "data_loader": Slot(("data_loader",), base=BaseDataLoader, provided=("training",)),
-    "optimizer": Slot(("torch.optim",), base=Optimizer, provided=("params",)),
-    "loss": Slot(("model.loss", "torch.nn.modules.loss"), base=nn.Module, num_inputs=2),
+    # LBFGS wants a closure, SparseAdam sparse gradients: other training steps than that of trainer/trainer.py.
+    "optimizer": Slot(("torch.optim",), base=Optimizer, provided=("params",), excluded=("LBFGS", "SparseAdam")),
+    # The trainer weights the means of batches by their samples: a sum would be wrong, and no reduction no number.
+    "loss": Slot(
+        ("model.loss", "torch.nn.modules.loss"),
+        base=nn.Module,
+        num_inputs=2,
+        provided=("reduction", "reduce", "size_average"),
+    ),
     "metrics": Slot(
         ("model.metric", "torchmetrics", "torchmetrics.classification", "torchmetrics.regression"),
         base=nn.Module,

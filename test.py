@@ -8,8 +8,9 @@ from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
 from trainer import evaluate
 from utils import ConfigError, MetricTracker, prepare_device, told_to_user
-from utils.checkpoint import BEST, load_checkpoint, load_weights
+from utils.checkpoint import BEST, load_checkpoint
 from utils.ema import best_weights
+from utils.load_parts import load_weights
 
 
 def main(config: ConfigParser) -> dict[str, float]:
@@ -29,7 +30,7 @@ def main(config: ConfigParser) -> dict[str, float]:
     metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"), device=device)
 
     data = ", ".join(f"{key} {value}" for key, value in data_loader.resolved_args.items())
-    logger.info(f"{path}, epoch {checkpoint['epoch']}, on {data_loader.n_samples:,} test samples {data}")
+    logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {data_loader.n_samples:,} test samples {data}")
     result = evaluate(model, criterion, data_loader, metrics, device)
     for name, value in result.items():
         logger.info(f"{name}: {value:.6f}")

@@ -12,11 +12,12 @@ from parse_config import ConfigParser, CustomArg, add_override_flags
 from slots import SLOTS
 from trainer import Trainer, rehearse
 from utils import prepare_device, seed_everything, told_to_user, write_json
-from utils.checkpoint import load_checkpoint, load_weights
+from utils.checkpoint import load_checkpoint
 from utils.cli import add_run_flags
 from utils.config_file import read_config
 from utils.debugging import set_debug_modes
 from utils.ema import best_weights
+from utils.load_parts import load_weights
 from utils.run_lock import refuse_if_locked
 
 OPTIONS = [
@@ -29,6 +30,7 @@ def build_trainer(config: ConfigParser) -> Trainer:
     """Build the objects that the config names and the trainer that trains them."""
     logger = config.get_logger("train", config["trainer"]["verbosity"])
     set_debug_modes(config["trainer"])
+    seed_everything(config["seed"])
     device, _ = prepare_device(config["n_gpu"], config["device"])
 
     data_loader = config.init_obj("data_loader")
@@ -38,9 +40,10 @@ def build_trainer(config: ConfigParser) -> Trainer:
         valid_data_loader = data_loader.overfit(config["trainer"]["overfit_batches"])
     logger.info(f"device {device}; {data_loader.n_samples:,} training samples")
 
-    seed_everything(config["seed"])
+    seed_everything(config["seed"])  # once more: a model begins the same whatever the data drew
     model = config.init_obj("arch")
-    model.adapt(data_loader)
+    if not config.resume:
+        model.adapt(data_loader)
     if config.init_from:
         load_weights(model, best_weights(load_checkpoint(config.init_from)), str(config.init_from))
     model = model.to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -63,6 +64,7 @@ class BaseDataLoader(DataLoader[Any]):
         self._valid = (dataset if valid_dataset is None else valid_dataset, valid_indices, batch_size)
         self.n_samples = len(train_indices)
         super().__init__(**self._options(dataset, train_indices, batch_size, shuffle))
+        self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
 
     def epoch_steps(
         self, epoch: int, first_step: int = 0, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
@@ -129,6 +131,8 @@ class BaseDataLoader(DataLoader[Any]):
             "batch_sampler": EpochBatchSampler(indices, batch_size, shuffle),
             "num_workers": self.num_workers_asked,
             "collate_fn": self._collate or (keep_batch if is_batched else default_collate),
+            # Python 3.14 starts workers through a server; a trainer that is killed leaves server and workers behind.
+            "multiprocessing_context": "fork" if self.num_workers_asked and sys.platform == "linux" else None,
             # A generator of its own: without one, iterating draws from the global one, which the model uses too.
             "generator": torch.Generator(),
         }

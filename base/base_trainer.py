@@ -18,9 +18,10 @@ from torch import nn
 from logger import RunLog
 from parse_config import ConfigParser
 from utils import CheckpointError, Metric, Monitor, OutOfMemoryError, Position, RunDirError, Stopped
-from utils.checkpoint import load_checkpoint, load_part
+from utils.checkpoint import load_checkpoint
 from utils.checkpoint_writer import CheckpointWriter
-from utils.exactness import differences, environment
+from utils.exactness import describe_environment, differences
+from utils.load_parts import MALFORMED, load_part
 from utils.rng import rng_state, set_rng_state
 from utils.run_lock import locked
 from utils.run_status import write_status
@@ -28,7 +29,7 @@ from utils.runs import set_aside_later
 from utils.signals import EXIT_CODES, StopSignals
 
 # What these sections build has its state in the checkpoint; a change of theirs would be lost or make no sense.
-OWNERS_OF_STATE = ("arch", "optimizer", "lr_scheduler")
+OWNERS_OF_STATE = ("arch.", "optimizer.", "lr_scheduler", "trainer.monitor", "trainer.ema_decay")
 
 
 class Stateful(Protocol):
@@ -45,9 +46,10 @@ class BaseTrainer(ABC):
     """Trains for `epochs` epochs; a subclass says what an epoch is.
 
     The run directory is made in `train`, so that whatever is wrong before leaves nothing behind. What is needed while
-    training (`signals`, `run_log`, `checkpoints`) is there while `train` runs.
+    training (`environment`, `signals`, `run_log`, `checkpoints`) is there while `train` runs.
     """
 
+    environment: dict[str, Any]
     signals: StopSignals
     run_log: RunLog
     checkpoints: CheckpointWriter
@@ -99,7 +101,7 @@ class BaseTrainer(ABC):
                 StopSignals() as self.signals,
                 self._told_in_status(),
                 RunLog(run_dir, self.options["tensorboard"], log_sizes) as self.run_log,
-                CheckpointWriter(run_dir, self.options["keep_checkpoints"]) as self.checkpoints,
+                CheckpointWriter(run_dir, self.options["keep_checkpoints"], self.run_log.sync) as self.checkpoints,
             ):
                 self._log_start()
                 self._run_epochs()
@@ -121,6 +123,7 @@ class BaseTrainer(ABC):
         except Stopped:
             if self.saved_at != self.position:
                 self._save_checkpoint(None)
+            self.checkpoints.wait()  # its failure is told rather than the stop
             raise
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(self._memory_advice(error)) from error
@@ -145,9 +148,9 @@ class BaseTrainer(ABC):
         self.position.after_step()
         self.checkpoints.raise_error()
         every_steps, every_minutes = self.options["save_every_steps"], self.options["save_every_minutes"]
-        is_step = every_steps is not None and self.position.global_step % every_steps == 0
-        is_time = every_minutes is not None and time.monotonic() - self.last_save_s >= 60 * every_minutes
-        if is_step or is_time:
+        steps_due = every_steps is not None and self.position.global_step % every_steps == 0
+        minutes_due = every_minutes is not None and time.monotonic() - self.last_save_s >= 60 * every_minutes
+        if steps_due or minutes_due:
             self._save_checkpoint(None)
         self._stop_if_asked()
 
@@ -170,7 +173,7 @@ class BaseTrainer(ABC):
 
     def _environment(self) -> dict[str, Any]:
         """Return what must be equal for an exact resume, beside the config; a subclass adds its data."""
-        return environment(self.device)
+        return describe_environment(self.device)
 
     def _check_finite(self) -> None:
         """Raise NonFiniteError where training has gone to NaN; called before each save."""
@@ -206,21 +209,21 @@ class BaseTrainer(ABC):
             set_rng_state(checkpoint["rng"][0], self.device)
             self.last_log = dict(checkpoint["log"])
             checkpoint["logs"] = {str(name): int(size) for name, size in checkpoint["logs"].items()}
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except MALFORMED as error:
             raise CheckpointError(f"{resume_path}: malformed: {type(error).__name__}: {error}") from None
         # Steps were made, in another process: else torch warns where a resumed run begins with the scheduler's step.
         self.optimizer._opt_called = self.position.global_step > 0  # type: ignore[attr-defined]
-        set_aside_later(resume_path.parent, self.position.global_step)
+        set_aside_later(resume_path.parent, self.position, self.monitor.best_epoch)
         return checkpoint
 
     def _check_exactness(self, checkpoint: dict[str, Any]) -> None:
         """Raise CheckpointError, or with --allow-inexact warn, where what decides about the bits has changed."""
         changes = differences(checkpoint["environment"], self.environment)
         changes += differences(checkpoint["config"], self.config.config)
-        must_not = [change for change in changes if change.startswith(OWNERS_OF_STATE)]
-        if must_not or (changes and not self.config.allow_inexact):
+        not_allowed = [change for change in changes if change.split(":")[0].startswith(OWNERS_OF_STATE)]
+        if not_allowed or (changes and not self.config.allow_inexact):
             hint = "-c with -r starts a new run from these weights"
-            hint += "" if must_not else "; --allow-inexact goes on all the same"
+            hint += "" if not_allowed else "; --allow-inexact goes on all the same"
             raise CheckpointError("\n  ".join([f"{self.config.resume}: cannot go on exactly:", *changes, hint]))
         for change in changes:
             self.logger.warning(f"not an exact resume: {change}")

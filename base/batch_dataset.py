@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils import mix_seed, sample_uniforms, seed_everything
+from utils import mix_seed, sample_uniforms
 
 Augment = Callable[[Tensor, Tensor], Tensor]
 """(inputs (N, ...), uniforms (N, 8) float32 in [0, 1)) -> augmented inputs of the same shape."""
@@ -92,14 +92,19 @@ class SeededSamples(BatchDataset):
         return f"{type(self.dataset).__name__}:{len(self)}"
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        python_state, numpy_state = random.getstate(), np.random.get_state()
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
-            with torch.random.fork_rng(devices=[]):
-                return [self._sample(index) for index in indices]
+            return [self._sample(index) for index in indices]
         finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
 
     def _sample(self, index: int) -> Any:
-        seed_everything(mix_seed(self.seed, self.epoch, index))
+        seed = mix_seed(self.seed, self.epoch, index)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed would reseed the GPU too, and takes 25 times longer
         return self.dataset[index]

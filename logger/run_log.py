@@ -43,11 +43,20 @@ class RunLog:
         self._add_scalars(global_step, {_tag(name): value for name, value in values.items()})
 
     def sizes(self) -> dict[str, int]:
-        """Put everything on the disk; return the length of each file in bytes, by name."""
+        """Hand everything to the operating system; return the length of each file in bytes, by name."""
         with writing_to(self.log_dir):
             self._metrics.flush()
             self.writer.flush()
-            return {path.name: _synced_size(path) for path in _log_files(self.log_dir)}
+            return {path.name: path.stat().st_size for path in _log_files(self.log_dir)}
+
+    def sync(self) -> None:
+        """Put on the disk what `sizes` has counted; may be called from another thread. Raises OSError."""
+        for path in _log_files(self.log_dir):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def __enter__(self) -> RunLog:
         """Return self."""
@@ -79,15 +88,6 @@ def _tag(name: str) -> str:
 
 def _log_files(log_dir: Path) -> list[Path]:
     return sorted([*log_dir.glob("events.out.tfevents.*"), *log_dir.glob(METRICS_FILE)])
-
-
-def _synced_size(path: Path) -> int:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-        return os.fstat(fd).st_size
-    finally:
-        os.close(fd)
 
 
 def _cut_back(log_dir: Path, sizes: dict[str, int]) -> None:

@@ -91,8 +91,8 @@ def kill_until_done(config: dict[str, Any], generator: random.Random, max_kills:
 
 
 def the_run(config: dict[str, Any]) -> Path:
-    """Return the only run directory of `config`."""
-    (run_dir,) = (path.parent for path in Path(config["trainer"]["save_dir"]).glob("*/*/config.json"))
+    """Return the only run of `config` that has a checkpoint; one killed before its first is not gone on with."""
+    (run_dir,) = {path.parent for path in Path(config["trainer"]["save_dir"]).glob("*/*/*.pth")}
     return run_dir
 
 

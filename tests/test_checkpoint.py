@@ -13,19 +13,20 @@ from conftest import assert_equal
 from torch import nn
 
 from utils import CheckpointError
-from utils.checkpoint import _seal, find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import _seal, find_checkpoint, load_checkpoint, serialise
+from utils.load_parts import load_weights
 
 
-def state(global_step: int = 5) -> dict[str, Any]:
+def state(epoch: int = 5) -> dict[str, Any]:
     """Return a small state with what checkpoints hold."""
-    generator = torch.Generator().manual_seed(global_step)
-    return {"position": {"global_step": global_step}, "model": {"w": torch.randn(50, 40, generator=generator)}}
+    generator = torch.Generator().manual_seed(epoch)
+    return {"position": {"epoch": epoch, "step_in_epoch": 0}, "model": {"w": torch.randn(50, 40, generator=generator)}}
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return a checkpoint file."""
-    save_checkpoint(state(), tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes(serialise(state()))
     return tmp_path / "a.pth"
 
 
@@ -60,12 +61,12 @@ def test_every_truncation_of_a_sample_is_noticed(path: Path) -> None:
 
 def test_the_newest_whole_file_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (5, 10, 9):
-        save_checkpoint(state(step), tmp_path / f"step{step}.pth")
-    assert find_checkpoint(tmp_path).name == "step10.pth"
-    assert find_checkpoint(tmp_path, prefer="step5.pth").name == "step5.pth"
-    (tmp_path / "step10.pth").write_bytes(b"junk")
-    assert find_checkpoint(tmp_path).name == "step9.pth"
-    assert "step10.pth: damaged" in caplog.text
+        (tmp_path / f"checkpoint-epoch{step}.pth").write_bytes(serialise(state(step)))
+    assert find_checkpoint(tmp_path).name == "checkpoint-epoch10.pth"
+    assert find_checkpoint(tmp_path, prefer="checkpoint-epoch5.pth").name == "checkpoint-epoch5.pth"
+    (tmp_path / "checkpoint-epoch10.pth").write_bytes(b"junk")
+    assert find_checkpoint(tmp_path).name == "checkpoint-epoch9.pth"
+    assert "checkpoint-epoch10.pth: damaged" in caplog.text
     for file in tmp_path.glob("*.pth"):
         file.write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of its 3 checkpoints is whole"):
@@ -86,7 +87,7 @@ def sealed(content: dict[str, Any], path: Path) -> Path:
     """Write `content` as a stranger could: pickled by torch, with a right seal."""
     buffer = io.BytesIO()
     torch.save({"format": 1, **state(), **content}, buffer)
-    path.write_bytes(_seal(buffer.getvalue(), 5))
+    path.write_bytes(_seal(buffer.getvalue(), 5, 0))
     return path
 
 
@@ -103,14 +104,14 @@ def test_compressed_entries_are_refused(path: Path) -> None:
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
-    path.write_bytes(_seal(bomb.getvalue(), 5))
+    path.write_bytes(_seal(bomb.getvalue(), 5, 0))
     with pytest.raises(CheckpointError, match="compressed"):
         load_checkpoint(path)
 
 
 def test_the_legacy_format_is_refused(path: Path) -> None:
     torch.save(state(), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match="not a checkpoint"):
+    with pytest.raises(CheckpointError, match="no checksum"):
         load_checkpoint(path)
 
 

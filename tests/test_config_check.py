@@ -151,7 +151,7 @@ def test_a_list_of_numbers_is_the_tensor_that_a_loss_takes(config: dict[str, Any
 
 def test_a_schedule_is_evaluated_at_its_first_and_its_last_epoch(config: dict[str, Any]) -> None:
     config["lr_scheduler"]["args"]["lr_lambda"] = "1 / (2 - epoch)"  # there are 2 epochs
-    with pytest.raises(ConfigError, match="lr_lambda: .* at epoch = 2: "):
+    with pytest.raises(ConfigError, match=r"lr_lambda: .* at epoch = 2: "):
         ConfigParser(config, slots=SLOTS)
 
 

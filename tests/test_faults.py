@@ -379,3 +379,34 @@ def test_what_the_state_belongs_to_cannot_change_even_if_inexact_is_allowed(chan
     run_dir = train(small_config(tmp_path / "run", trainer__epochs=1))
     with pytest.raises(CheckpointError, match=f"{change.split('=')[0]}: was (.|\n)*-c with -r starts a new run"):
         run_train("-r", str(run_dir), "--set", change, "--allow-inexact")
+
+
+def fill_disk_when_stopping() -> None:
+    """Let this process be stopped in its second epoch, with every write failing from then on."""
+    wait_for_epoch = Trainer._valid_epoch
+
+    def stopping(trainer: Trainer, epoch: int) -> dict[str, float]:
+        if epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+            os.kill(os.getpid(), signal.SIGTERM)
+        return wait_for_epoch(trainer, epoch)
+
+    Trainer._valid_epoch = stopping  # type: ignore[method-assign, assignment]
+
+
+def test_a_stop_that_cannot_be_saved_is_told_as_that(tmp_path: Path) -> None:
+    config, stderr = small_config(tmp_path / "run", trainer__save_every_steps=None), tmp_path / "stderr"
+    assert finish("-c", write_config(config), setup=fill_disk_when_stopping, stderr=stderr) == 6
+    assert "File too large" in stderr.read_text()
+    assert status_of(the_run(config))["status"] == "failed"
+
+
+def test_a_link_in_a_run_directory_is_not_written_through(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", trainer__epochs=1)
+    run_dir = whole_run(config)
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (run_dir / "metrics.jsonl").unlink()
+    (run_dir / "metrics.jsonl").symlink_to(precious)
+    assert finish("-r", str(run_dir), "--set", "trainer.epochs=2") == 6
+    assert precious.read_text() == "mine"

@@ -110,7 +110,7 @@ def with_path(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     copy: dict[Any, Any] = dict(state)
     node = copy
     for parent in parents:
-        node[parent] = dict(node[parent])
+        node[parent] = node[parent].copy()
         node = node[parent]
     node[last] = value
     return copy
@@ -130,6 +130,9 @@ CODE: dict[str, Callable[[Path], Any]] = {
 SPARSE = torch.sparse_coo_tensor(
     torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0), (2**20, 2**20), check_invariants=True
 )
+DOUBLED: list[Any] = []
+for _ in range(30):
+    DOUBLED = [DOUBLED, DOUBLED]
 WRONG: dict[str, tuple[str, Any]] = {
     "weights of another shape": ("model/fc1.weight", torch.zeros(50, 321)),
     "weights of another dtype": ("model/fc1.weight", torch.zeros(50, 320, dtype=torch.float64)),
@@ -140,6 +143,11 @@ WRONG: dict[str, tuple[str, Any]] = {
     "an optimizer without groups": ("optimizer/param_groups", []),
     "a scheduler with an attribute more": ("lr_scheduler/step", 1),
     "a position of text": ("position/epoch", "one"),
+    "a position before all epochs": ("position/epoch", -(10**6)),
+    "a learning rate of text": ("optimizer/param_groups/0/lr", "x"),
+    "a best value beyond floats": ("monitor/best", 10**400),
+    "a list that doubles thirty times": ("log", DOUBLED),
+    "a gigabyte of nothing": ("log", bytearray(1)),
     "random states that are none": ("rng", [{"torch": torch.zeros(3), "numpy": (), "python": (), "cuda": None}]),
     "metrics of another shape": ("train_metrics/totals/loss", torch.zeros(7)),
     "a config that is none": ("config", ["a"]),
@@ -210,7 +218,7 @@ def test_what_is_no_checkpoint_is_refused_with_little_memory(
     data = make()
     plain, closed = data, data
     if data[-22:-18] + data[-2:] == b"PK\x05\x06\0\0":
-        closed = _seal(data, 5)  # a stranger can compute a checksum too
+        closed = _seal(data, 5, 0)  # a stranger can compute a checksum too
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for content in (plain, closed):
         refused(content, run, tmp_path, ": ")
@@ -233,7 +241,7 @@ def sealed(state: dict[str, Any], pickled: bytes | None = None) -> bytes:
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("archive/data.pkl", pickled)
             archive.writestr("archive/version", "3\n")
-    return _seal(buffer.getvalue(), 10**6)
+    return _seal(buffer.getvalue(), 10**6, 0)
 
 
 def refused(data: bytes, run: Path, tmp_path: Path, reason: str) -> None:

@@ -12,7 +12,7 @@ from conftest import ROOT, assert_equal, epochs_of, evaluate, newest, records_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from utils import CheckpointError
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import find_checkpoint, load_checkpoint
 
 STATE = ("model", "optimizer", "lr_scheduler", "monitor", "position", "rng")
 
@@ -24,14 +24,21 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
-SCHEDULERS = {
-    "per_epoch": {"type": "LambdaLR", "args": {"lr_lambda": "0.9 ** epoch"}},
-    "per_step": {
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "LambdaLR per epoch": {"type": "LambdaLR", "args": {"lr_lambda": "0.9 ** epoch"}},
+    "LambdaLR per step": {
         "type": "LambdaLR",
         "interval": "step",
         "args": {"lr_lambda": {"type": "warmup_cosine", "args": {"warmup": 10, "total": 126}}},
     },
     "plateau": {"type": "ReduceLROnPlateau", "args": {"patience": 0, "threshold": 0.5}},
+    "OneCycleLR": {"type": "OneCycleLR", "interval": "step", "args": {"max_lr": 0.01, "total_steps": 126}},
+    "MultiStepLR": {"type": "MultiStepLR", "args": {"milestones": [2, 4]}},
+    "CosineAnnealingWarmRestarts": {"type": "CosineAnnealingWarmRestarts", "args": {"T_0": 2, "T_mult": 2}},
+    "CyclicLR": {"type": "CyclicLR", "interval": "step", "args": {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 9}},
+    "StepLR": {"type": "StepLR", "args": {"step_size": 2}},
+    "LinearLR": {"type": "LinearLR", "args": {"total_iters": 5}},
+    "PolynomialLR": {"type": "PolynomialLR", "interval": "step", "args": {"total_iters": 126}},
 }
 
 
@@ -90,19 +97,7 @@ def test_weights_that_do_not_fit_are_refused_and_leave_nothing(config: dict[str,
     first = train(config)
     runs = sorted(first.parent.iterdir())
     with pytest.raises(CheckpointError, match=r"fc2.* is torch.float32 \[10"):
-        train(
-            config,
-            "-r",
-            str(first),
-            "--set",
-            "arch.args.num_classes=10",
-            "--set",
-            "arch.type=MLP",
-            "--set",
-            "arch.args.in_features=784",
-            "--set",
-            "arch.args.hidden=[]",
-        )
+        train(config, "-r", str(first), "--set", "arch.args.num_classes=11")
     assert sorted(first.parent.iterdir()) == runs
 
 
@@ -179,3 +174,33 @@ def test_quadratic_config_finds_the_true_coefficients(tmp_path: Path) -> None:
     best = load_checkpoint(run_dir / "model_best.pth")
     assert best["log"]["val_loss"] == pytest.approx(NOISE_VARIANCE, rel=0.1)
     assert best["model"]["coefficients"].tolist() == pytest.approx(list(COEFFICIENTS), rel=0.02)
+
+
+def test_going_back_twice_loses_nothing_and_keeps_a_best(config: dict[str, Any]) -> None:
+    run_dir = train(config, "--set", "trainer.epochs=3")
+    (run_dir / "my_export.pth").write_bytes(b"mine")
+    for _ in range(2):
+        run_train("-r", str(run_dir / "checkpoint-epoch2.pth"), "--set", "trainer.epochs=2")
+        best = load_checkpoint(run_dir / "model_best.pth")
+        assert best["epoch"] == best["monitor"]["best_epoch"] <= 2
+        run_train("-r", str(run_dir), "--set", "trainer.epochs=3")
+    assert len(list(run_dir.glob("checkpoint-epoch3.pth.superseded*"))) == 2
+    assert (run_dir / "my_export.pth").read_bytes() == b"mine"
+
+
+def test_null_turns_a_section_off(config: dict[str, Any]) -> None:
+    run_dir = train(config, "--set", "lr_scheduler=null", "--set", "trainer.epochs=1")
+    assert json.loads((run_dir / "config.json").read_text())["lr_scheduler"] is None
+    assert "lr_scheduler" not in newest(run_dir)
+
+
+def test_a_checkpoint_from_before_validation_is_older_than_one_from_after_it(config: dict[str, Any]) -> None:
+    """Both are of one optimizer step, but the logs of the later one must not outlive a resume from the earlier one."""
+    run_dir = train(config, "--set", "trainer.epochs=1", "--set", "trainer.save_every_steps=21")
+    expected = records_of(run_dir)
+    positions = [load_checkpoint(run_dir / name)["position"] for name in ("previous.pth", "latest.pth")]
+    assert [position["global_step"] for position in positions] == [21, 21]
+    assert find_checkpoint(run_dir).name in ("latest.pth", "checkpoint-epoch1.pth", "model_best.pth")
+    run_train("-r", str(run_dir / "previous.pth"))
+    assert (run_dir / "latest.pth.superseded").exists()
+    assert records_of(run_dir) == expected

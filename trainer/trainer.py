@@ -180,6 +180,11 @@ class Trainer(BaseTrainer):
         if isinstance(self.lr_scheduler, OneCycleLR) and self.lr_scheduler.total_steps < num_steps:
             total = self.lr_scheduler.total_steps
             raise ConfigError(f"lr_scheduler.args.total_steps: {total}, but the run makes {num_steps}")
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.scheduler_interval == "step":
+            raise ConfigError("lr_scheduler.interval: ReduceLROnPlateau follows a value of the epoch; give 'epoch'")
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.lr_scheduler.mode != self.monitor.mode:
+            mode = self.lr_scheduler.mode
+            raise ConfigError(f"lr_scheduler.args.mode: {mode!r}, but trainer.monitor is {self.options['monitor']!r}")
         if isinstance(self.lr_scheduler, ReduceLROnPlateau) and not self.monitor.is_on:
             raise ConfigError("trainer.monitor: ReduceLROnPlateau needs a value to follow; give 'min val_loss' or so")
 

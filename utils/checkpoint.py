@@ -1,7 +1,7 @@
 """Checkpoint files: written whole or not at all, sealed with a checksum, and read without trusting them.
 
 A checkpoint is what `torch.save` writes (a zip of plain data and tensors, which `torch.load(weights_only=True)` reads),
-plus a seal in the zip's comment: SHA-256 of everything before it, and the step, so that the newest file of a directory
+plus a seal in the zip's comment: SHA-256 of everything before it, and the position, so that the newest of a directory
 is found without loading any.
 """
 
@@ -10,35 +10,37 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
+import pickletools
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from utils.errors import CheckpointError
-from utils.files import write_atomic
 
 FORMAT = 1
-SEAL = re.compile(rb"sha256=([0-9a-f]{64}) global_step=(\d{16})")
-SEAL_BYTES = 7 + 64 + 13 + 16
+SEAL = re.compile(rb"sha256=([0-9a-f]{64})( epoch=(\d{12}) step=(\d{12}))")
+SEAL_BYTES = 7 + 64 + 7 + 12 + 6 + 12
+MAX_VALUES = 2_000_000
+NAMING = ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")  # opcodes that name something to call or build
+# What a checkpoint's pickle may name; torch's own list has more, such as bytearray, which can ask for any size.
+GLOBALS = re.compile(
+    r"collections (OrderedDict|Counter)|builtins set|torch \w+Storage|torch\._utils _rebuild_tensor_v2"
+)
 BEST, LATEST, PREVIOUS = "model_best.pth", "latest.pth", "previous.pth"
 
 logger = logging.getLogger("checkpoint")
-
-
-def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write `state`, which has a "position", to `path`. Raises OSError and then leaves `path` as it was."""
-    write_atomic(path, serialise(state))
 
 
 def serialise(state: dict[str, Any]) -> bytes:
     """Return the bytes of the sealed checkpoint file of `state`, plain data with a "position"."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
-    return _seal(buffer.getvalue(), state["position"]["global_step"])
+    return _seal(buffer.getvalue(), state["position"]["epoch"], state["position"]["step_in_epoch"])
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -47,18 +49,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError where the file is missing, damaged, of another format, or not plain data. The checksum and
     the sizes are checked before anything is parsed, and nothing that is parsed can run code.
     """
-    body = _unseal(path)
-    _check_zip(body, path)
+    data = _unseal(path)
+    _check_zip(data, path)
     try:
         # weights_only=True is said here, not left to the default, which an environment variable can turn off.
-        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a crafted pickle makes torch raise
-        found = re.search(r"Unsupported (global|class|operand)[^\n]*?(GLOBAL )?([\w.]+) ", str(error))
-        reason = f"it names {found.group(3)}" if found else type(error).__name__
-        raise CheckpointError(f"{path}: refused: it is not plain data ({reason})") from None
+        raise CheckpointError(f"{path}: refused: it is not plain data ({type(error).__name__})") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
+    if _count(state) > MAX_VALUES:
+        raise CheckpointError(f"{path}: refused: more than {MAX_VALUES:,} values that are no tensors")
     return state
+
+
+def checkpoint_files(run_dir: Path) -> list[Path]:
+    """Return the checkpoints of a run: the files that this project names, and no others."""
+    names = [BEST, LATEST, PREVIOUS]
+    return sorted(path for path in run_dir.glob("*.pth") if path.is_file() and (path.name in names or _epoch(path)))
 
 
 def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
@@ -71,7 +79,7 @@ def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
         raise CheckpointError(f"{path}: no such file or directory")
     if path.is_file():
         return path
-    files = sorted(path.glob("*.pth"), key=lambda file: (file.name == prefer, sealed_step(file)), reverse=True)
+    files = sorted(checkpoint_files(path), key=lambda f: (f.name == prefer, sealed_position(f)), reverse=True)
     for file in files:
         try:
             _unseal(file)
@@ -82,65 +90,13 @@ def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
     raise CheckpointError(f"{path}: {what}")
 
 
-def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
-    """Load `weights` into `model` after checking that names, shapes and dtypes are the model's own.
-
-    Raises CheckpointError, which begins with `where` and tells the first few that do not fit.
-    """
-    own = model.state_dict()
-    problems = [f"{name} is missing" for name in own.keys() - weights.keys()]
-    problems += [f"{name} is not in the model" for name in weights.keys() - own.keys()]
-    for name in own.keys() & weights.keys():
-        saved, wanted = weights[name], own[name]
-        if not isinstance(saved, torch.Tensor):
-            problems.append(f"{name} is no tensor")
-        elif (saved.shape, saved.dtype) != (wanted.shape, wanted.dtype):
-            problems.append(
-                f"{name} is {saved.dtype} {list(saved.shape)}, the model's is {wanted.dtype} {list(wanted.shape)}"
-            )
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(sorted(problems)[:3])}{more}")
-    model.load_state_dict(weights)
-
-
-def load_part(part: Any, state: Any, where: str) -> None:
-    """Load `state` into a part of a run: a module, an optimizer, or whatever has `load_state_dict`.
-
-    Raises CheckpointError, which begins with `where`, unless the state is one of such a part: of the same keys and,
-    for modules and optimizers, of fitting shapes. What is loaded may come from a stranger.
-    """
-    own = part.state_dict()
-    if not isinstance(state, dict) or (state.keys() != own.keys() and not isinstance(part, nn.Module)):
-        raise CheckpointError(f"{where}: missing or of other keys than this run's")
-    if isinstance(part, nn.Module):
-        load_weights(part, state, where)
-        return
-    try:
-        part.load_state_dict(state)
-        if isinstance(part, torch.optim.Optimizer):
-            _check_optimizer(part, where)
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: does not fit: {type(error).__name__}: {error}") from None
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Refuse states that torch would load and then stumble over: a tensor must fit or broadcast to its parameter."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.numel() > 1:
-                saved, wanted = list(value.shape), list(parameter.shape)
-                if len(saved) != len(wanted) or any(size not in (1, full) for size, full in zip(saved, wanted)):
-                    raise CheckpointError(f"{where}: {name} is {saved} for a weight {wanted}")
-
-
-def _seal(body: bytes, global_step: int) -> bytes:
+def _seal(body: bytes, epoch: int, step: int) -> bytes:
     """Put the seal into the zip's comment, whose length is the last two bytes of a zip without one (APPNOTE 4.3.16)."""
     assert body[-22:-18] + body[-2:] == b"PK\x05\x06\0\0", "torch.save no longer ends with a plain zip record"
-    body = body[:-2] + SEAL_BYTES.to_bytes(2, "little")
-    step = f" global_step={global_step:016d}".encode()
-    digest = hashlib.sha256(body + step).hexdigest().encode()
-    return body + b"sha256=" + digest + step
+    length, position = SEAL_BYTES.to_bytes(2, "little"), f" epoch={epoch:012d} step={step:012d}".encode()
+    digest = hashlib.sha256(memoryview(body)[:-2])
+    digest.update(length + position)
+    return b"".join([memoryview(body)[:-2], length, b"sha256=", digest.hexdigest().encode(), position])
 
 
 def _unseal(path: Path) -> bytes:
@@ -152,27 +108,56 @@ def _unseal(path: Path) -> bytes:
     seal = SEAL.fullmatch(data[-SEAL_BYTES:])
     if seal is None:
         raise CheckpointError(f"{path}: damaged or not a checkpoint of this project: no checksum at its end")
-    step = b" global_step=" + seal.group(2)
-    if hashlib.sha256(data[:-SEAL_BYTES] + step).hexdigest().encode() != seal.group(1):
+    digest = hashlib.sha256(memoryview(data)[:-SEAL_BYTES])
+    digest.update(seal.group(2))
+    if digest.hexdigest().encode() != seal.group(1):
         raise CheckpointError(f"{path}: damaged: the checksum does not fit")
     return data
 
 
-def sealed_step(path: Path) -> float:
-    """Return the step in the seal; a file without one sorts as newest, so that it is looked at and told of."""
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - SEAL_BYTES))
-        seal = SEAL.fullmatch(file.read())
-    return int(seal.group(2)) if seal else float("inf")
+def sealed_position(path: Path) -> tuple[float, float]:
+    """Return (epoch, step in it) from the seal; a file without one sorts as newest, so that it is looked at first."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - SEAL_BYTES))
+            seal = SEAL.fullmatch(file.read())
+    except FileNotFoundError:  # deleted by the trainer since the directory was read
+        return (-1, -1)
+    return (int(seal.group(3)), int(seal.group(4))) if seal else (math.inf, math.inf)
 
 
 def _check_zip(data: bytes, path: Path) -> None:
-    """Refuse what could fill the memory: compressed entries, and entries that claim more bytes than the file has."""
+    """Refuse what could fill the memory, or names anything but tensors: compressed entries, false sizes, globals."""
     try:
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except zipfile.BadZipFile as error:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        entries = archive.infolist()
+        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise CheckpointError(f"{path}: refused: compressed entries")
+        if sum(entry.file_size for entry in entries) > len(data):
+            raise CheckpointError(f"{path}: refused: its entries overlap")
+        if len(pickles) != 1:
+            raise CheckpointError(f"{path}: refused: not what torch.save writes")
+        named = {str(value) for op, value, _ in pickletools.genops(archive.read(pickles[0])) if op.name in NAMING}
+    except (zipfile.BadZipFile, ValueError, EOFError, struct.error) as error:
         raise CheckpointError(f"{path}: refused: {error}; the format of torch < 1.6 is not read") from None
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise CheckpointError(f"{path}: refused: compressed entries")
-    if sum(entry.file_size for entry in entries) > len(data):
-        raise CheckpointError(f"{path}: refused: its entries overlap")
+    strange = sorted(name for name in named if not GLOBALS.fullmatch(name))
+    if strange:
+        raise CheckpointError(f"{path}: refused: it is not plain data (it names {strange[0]})")
+
+
+def _count(state: Any) -> int:
+    """Return how many values there are in nested containers, counting shared ones each time; stop at the limit."""
+    count, stack = 0, [state]
+    while stack and count <= MAX_VALUES:
+        value = stack.pop()
+        count += 1
+        if isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            stack.extend(value)
+    return count
+
+
+def _epoch(path: Path) -> re.Match[str] | None:
+    return re.fullmatch(r"checkpoint-epoch(\d+)", path.stem)

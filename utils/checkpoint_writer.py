@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,10 @@ from typing import Any
 import torch
 
 from utils.checkpoint import BEST, LATEST, PREVIOUS, serialise
-from utils.errors import writing_to
+from utils.errors import NonFiniteError, writing_to
 from utils.files import fsync_dir, write_temp
+from utils.position import Position
+from utils.run_status import write_status
 
 USUAL_GRACE_S = 30  # what Kubernetes gives a process between SIGTERM and SIGKILL, and Slurm by default
 logger = logging.getLogger("checkpoint")
@@ -27,10 +30,14 @@ class CheckpointWriter:
     The error of a write is raised by the next call of any method, and at the latest on leaving the context.
     """
 
-    def __init__(self, run_dir: Path, keep: int | None) -> None:
-        """`keep` is how many epoch checkpoints stay; `latest.pth` and `model_best.pth` always do."""
+    def __init__(self, run_dir: Path, keep: int | None, sync_logs: Callable[[], None]) -> None:
+        """`keep` is how many epoch checkpoints stay; `latest.pth` and `model_best.pth` always do.
+
+        `sync_logs` puts the log files on the disk; a checkpoint that knows of them must not be there before them.
+        """
         self.run_dir = run_dir
         self.keep = keep
+        self._sync_logs = sync_logs
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -71,21 +78,26 @@ class CheckpointWriter:
 
     def _write(self, snapshot: dict[str, Any], names: list[str], clone_s: float) -> None:
         started = time.perf_counter()
+        _check_finite(snapshot["model"], self.run_dir)
+        self._sync_logs()
         temp = write_temp(self.run_dir / names[0], serialise(snapshot))
         try:
             if (self.run_dir / LATEST).exists():  # so that a damaged file always has one before it
-                _link(self.run_dir / LATEST, self.run_dir / PREVIOUS)
+                link(self.run_dir / LATEST, PREVIOUS)
             for name in names[1:]:
-                _link(temp, self.run_dir / name)
+                link(temp, name)
             os.replace(temp, self.run_dir / names[0])
         finally:
             temp.unlink(missing_ok=True)
         fsync_dir(self.run_dir)
         self._prune()
+        write_status(self.run_dir, "running", Position(**snapshot["position"]))
         seconds = time.perf_counter() - started
         text = f"saved {', '.join(names)} in {seconds:.2f} s; training waited {clone_s:.3f} s"
-        near_grace = seconds + clone_s > USUAL_GRACE_S / 2
-        logger.log(logging.WARNING if near_grace else logging.DEBUG, text + near_grace * "; a kill may come sooner")
+        if seconds + clone_s > USUAL_GRACE_S / 2:
+            logger.warning(f"{text}; that is near the {USUAL_GRACE_S} s which a stopped job is usually given")
+        else:  # saves between epochs may be many
+            logger.log(logging.INFO if len(names) > 1 else logging.DEBUG, text)
 
     def _prune(self) -> None:
         """Delete the oldest epoch checkpoints beyond `keep`; the newest is also `latest.pth`, so one always stays."""
@@ -95,12 +107,22 @@ class CheckpointWriter:
                 path.unlink(missing_ok=True)
 
 
+def _check_finite(weights: dict[str, Any], run_dir: Path) -> None:
+    """Raise NonFiniteError where a step with a finite loss and gradient has made weights infinite."""
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise NonFiniteError(f"{name} is not finite any more; not saved; the last checkpoint in {run_dir} is whole")
+
+
 def clone_to_cpu(value: Any) -> Any:
     """Return a copy of nested dicts, lists and tuples that shares no tensor with `value`; tensors are on the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return type(value)((key, clone_to_cpu(item)) for key, item in value.items())
+    if isinstance(value, dict):  # copied, not built anew: a Counter would count the pairs
+        copy = value.copy()
+        for key in copy:
+            copy[key] = clone_to_cpu(copy[key])
+        return copy
     if isinstance(value, list | tuple):
         return type(value)(clone_to_cpu(item) for item in value)
     return value
@@ -111,11 +133,15 @@ def _epoch_of(path: Path) -> int:
     return int(found.group(1)) if found else -1
 
 
-def _link(file: Path, target: Path) -> None:
-    """Make `target` another name of `file`, atomically; a copy where the file system has no links."""
-    second = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def link(file: Path, name: str) -> None:
+    """Make `name` another name of `file`, atomically; a copy where the file system has no links. Raises OSError."""
+    target = file.with_name(name)
+    temp = target.with_name(f".{name}.{os.getpid()}.tmp")
     try:
-        os.link(file, second)
+        os.link(file, temp)
     except OSError:
-        second = write_temp(target, file.read_bytes())
-    os.replace(second, target)
+        temp = write_temp(target, file.read_bytes())
+    try:
+        os.replace(temp, target)
+    finally:
+        temp.unlink(missing_ok=True)

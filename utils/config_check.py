@@ -45,8 +45,12 @@ def sections(config: dict[str, Any], slots: Mapping[str, Slot]) -> Iterator[tupl
         for path, entry in entries.items():
             if isinstance(entry, str):
                 yield path, {"type": entry, "args": {}}, slot
-            elif isinstance(entry, dict) and "type" in entry:
+            elif isinstance(entry, dict) and isinstance(entry.get("type"), str):
                 yield path, {"args": {}, **entry}, slot
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, str) or (isinstance(entry, dict) and isinstance(entry.get("type"), str))
 
 
 def metric_name(entry: str | dict[str, Any]) -> str:
@@ -75,10 +79,10 @@ def _lr_lambda_problems(config: dict[str, Any], slots: Mapping[str, Slot]) -> li
         path = "lr_scheduler.args.lr_lambda"
         if isinstance(entry, str):
             try:
-                parse_expression(entry, section.get("interval", "epoch"))
+                parse_expression(entry, str(section.get("interval", "epoch")))
             except ValueError as error:
                 problems.append(f"{path}: {error}")
-        elif isinstance(entry, dict) and "type" in entry:
+        elif isinstance(entry, dict) and entry.keys() <= {"type", "args"} and isinstance(entry.get("type"), str):
             problems += _section_problems(path, {"args": {}, **entry}, slots["lr_lambda"])
         else:
             problems.append(f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r}")
@@ -88,20 +92,21 @@ def _lr_lambda_problems(config: dict[str, Any], slots: Mapping[str, Slot]) -> li
 def _monitor_problems(config: dict[str, Any]) -> list[str]:
     trainer, metrics = config.get("trainer"), config.get("metrics", [])
     monitor = trainer.get("monitor", "off") if isinstance(trainer, dict) else "off"
-    if not isinstance(monitor, str) or not isinstance(metrics, list) or " " not in monitor:
+    if not isinstance(monitor, str) or not isinstance(metrics, list):
         return []
-    names = [metric_name(entry) for entry in metrics if isinstance(entry, str) or "type" in entry]
+    names = [metric_name(entry) for entry in metrics if _is_named(entry)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     known = [prefix + name for name in ["loss", *names] for prefix in ("val_", "")]
     problems = [f'metrics: {name!r} stands twice; give one of them a "name"' for name in repeated]
-    followed = monitor.split(" ")[1]
-    if followed not in known:
+    problems += ["metrics: 'loss' is the name of the loss; give the metric another"] if "loss" in names else []
+    followed = monitor.partition(" ")[2]
+    if followed and followed not in known:
         problems.append(f"trainer.monitor: no metric {followed!r}; {nearest(followed, known)}")
     return problems
 
 
 def _class_problems(config: dict[str, Any], slots: Mapping[str, Slot]) -> Iterator[str]:
-    """Yield every metric whose `num_classes` is not the data's, and a model with fewer, where the loader's class knows."""
+    """Yield every metric whose `num_classes` is not the data's, and a model with fewer, where the loader knows."""
     loader = config.get("data_loader")
     name = loader.get("type") if isinstance(loader, dict) else None
     known = getattr(dict(slots["data_loader"].types()).get(str(name)), "num_classes", None)

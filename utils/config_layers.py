@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -47,11 +48,14 @@ class ConfigLayers:
         self._merge(self.config, content, source, "")
 
     def override_all(self, values: Mapping[str, Any], source: str) -> set[str]:
-        """Set keys by their dotted paths, `type`s first since they take the former type's args away; None sets nothing.
+        """Set keys by their dotted paths, `type`s first since they take the former type's args away.
 
         A path that begins with "+" may be one that nobody knows. Return the paths of the others. Raises ConfigError.
         """
-        given = {path.replace(";", "."): value for path, value in values.items() if value is not None}
+        given = {path.replace(";", "."): value for path, value in values.items()}
+        for path, value in given.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{path}: {value} is not a number that a config can hold")
         for path in sorted(given, key=lambda path: not path.endswith(".type")):
             before = flatten(self.config)
             set_by_path(self.config, path.removeprefix("+"), given[path])

@@ -26,10 +26,10 @@ def prepare_device(n_gpu_use: int, device: str = "auto") -> tuple[torch.device, 
     name = f"cuda:{device}" if device.isdigit() else device
     if name == "auto":
         name = _best_device(n_gpu_use)
-    chosen = torch.device(name)
     count = torch.cuda.device_count()
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= count:  # torch.device would wrap a large index
         raise ConfigError(f"device: {device!r} is not there; this machine has {count} CUDA devices")
+    chosen = torch.device(name)
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device: 'mps' is not there; allowed: auto, cpu")
     return chosen, [chosen.index or 0] if chosen.type == "cuda" else []

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from utils.checkpoint import load_weights
+from utils.errors import CheckpointError
+from utils.load_parts import load_weights
 
 
 class Ema:
@@ -46,5 +47,12 @@ class Ema:
 
 
 def best_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights of a checkpoint to evaluate: the average where there is one, else the model's."""
-    return checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
+    """Return the weights of a checkpoint to evaluate: the average where there is one, else the model's.
+
+    Raises CheckpointError where there are none.
+    """
+    ema = checkpoint.get("ema")
+    weights = ema.get("model") if isinstance(ema, dict) and ema else checkpoint.get("model")
+    if not isinstance(weights, dict):
+        raise CheckpointError("a checkpoint without weights")
+    return weights

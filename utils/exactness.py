@@ -13,7 +13,7 @@ HARMLESS |= {f"trainer.{key}" for key in ("save_period", "save_every_steps", "sa
 HARMLESS |= {"trainer.log_every_steps"}
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return what of the surroundings changes the bits of a result."""
     return {
         "torch": str(torch.__version__),

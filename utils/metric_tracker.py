@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.errors import ConfigError
+
 Metric = Callable[[Any, Any], Any]
 """`(outputs, targets) -> mean over the batch`, or a torchmetrics Metric; either has a `__name__`."""
 
@@ -64,9 +66,13 @@ class MetricTracker:
 
     def result(self) -> dict[str, float]:
         """Return every value by its key, in the order they were named. Waits for the device."""
-        return {
-            key: float(self._modules[key].compute()) if key in self._modules else self.avg(key) for key in self.keys
-        }
+        return {key: self._computed(key) if key in self._modules else self.avg(key) for key in self.keys}
+
+    def _computed(self, key: str) -> float:
+        value = self._modules[key].compute()
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ConfigError(f"metrics: {key} gives {str(value)[:60]!r}, not a number that can be logged")
+        return value.item()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the accumulators as plain data, so that an epoch's means survive a stop in the middle of it."""

@@ -12,7 +12,7 @@ class Monitor:
     def __init__(self, spec: str, early_stop: int | None) -> None:
         """`spec` is "off" or "min NAME" or "max NAME"; stop after `early_stop` epochs without a better value."""
         self.mode, _, self.metric = spec.partition(" ")
-        self.early_stop = early_stop or math.inf
+        self.early_stop = early_stop if early_stop is not None and early_stop > 0 else math.inf
         self.best = -math.inf if self.mode == "max" else math.inf
         self.best_epoch = 0
         self.num_bad_epochs = 0
@@ -28,11 +28,12 @@ class Monitor:
         return self.is_on and self.num_bad_epochs >= self.early_stop
 
     def update(self, epoch: int, log: dict[str, float]) -> bool:
-        """Take in the log of an epoch; return whether it is the best so far. NaN never is."""
+        """Take in the log of an epoch; return whether it is the best so far. NaN and infinity never are."""
         if not self.is_on:
             return False
         value = log[self.metric]
-        is_best = value > self.best if self.mode == "max" else value < self.best
+        is_better = value > self.best if self.mode == "max" else value < self.best
+        is_best = is_better and math.isfinite(value)
         if is_best:
             self.best, self.best_epoch, self.num_bad_epochs = value, epoch, 0
         else:

@@ -29,7 +29,7 @@ class Position:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Restore what `state_dict` returned. Raises TypeError where that was not three integers."""
-        if not all(type(value) is int for value in state.values()):
-            raise TypeError(f"a position is integers, not {state}")
+        if not all(type(value) is int and 0 <= value < 2**62 for value in state.values()) or state["epoch"] < 1:
+            raise TypeError(f"a position is integers from 0 on, epochs from 1, not {state}")
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         self.global_step = state["global_step"]

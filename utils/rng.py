@@ -27,6 +27,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
         "numpy": (name, np.asarray(keys).tolist(), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "mps": torch.mps.get_rng_state() if device.type == "mps" else None,
     }
 
 
@@ -38,6 +39,8 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
+    if state["mps"] is not None and device.type == "mps":
+        torch.mps.set_rng_state(state["mps"])
 
 
 def mix_seed(*parts: int) -> int:

@@ -24,9 +24,13 @@ def refuse_if_locked(run_dir: Path) -> None:
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the lock of `run_dir`, and sweep the temp files that a killed process left there.
 
-    Raises RunDirError, with host and pid, where another process holds it. A POSIX record lock (fcntl), not flock: it
-    is not inherited by data-loading workers, which may outlive a killed trainer by seconds.
+    Raises RunDirError, with host and pid, where another process holds it; and where the directory or something in it
+    is a symbolic link, by which a stranger's run directory would have files elsewhere written. A POSIX record lock
+    (fcntl), not flock: data-loading workers do not inherit it, and they may outlive a killed trainer by seconds.
     """
+    links = [path for path in (run_dir, *run_dir.iterdir()) if path.is_symlink()]
+    if links:
+        raise RunDirError(f"{links[0]}: is a symbolic link; a run directory has none")
     with writing_to(run_dir):
         file = open(run_dir / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115  # closed below, which unlocks
     with file:

@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from utils.checkpoint import sealed_step
+from utils.checkpoint import BEST, checkpoint_files, sealed_position
+from utils.checkpoint_writer import link
+from utils.position import Position
 
 logger = logging.getLogger("run")
 
@@ -28,19 +30,25 @@ def make_new_dir(path: Path) -> Path:
 
 def newest_run(experiment_dir: Path) -> Path | None:
     """Return the run under `experiment_dir` that was last started or resumed and has a checkpoint, or None."""
-    runs = [path.parent for path in experiment_dir.glob("*/config.json") if any(path.parent.glob("*.pth"))]
+    runs = [path.parent for path in experiment_dir.glob("*/config.json") if checkpoint_files(path.parent)]
     return max(runs, key=lambda run: (run / "config.json").stat().st_mtime_ns, default=None)
 
 
-def set_aside_later(run_dir: Path, global_step: int) -> None:
-    """Rename the checkpoints that are later than `global_step`, or unreadable, so that none is taken for the newest.
+def set_aside_later(run_dir: Path, position: Position, best_epoch: int) -> None:
+    """Rename the checkpoints that are later than `position`, or unreadable: what going or falling back leaves behind.
 
-    That is what going back to an earlier checkpoint, and falling back to one, leave behind. Nothing is deleted.
+    None must be taken for the newest again: they know log files that are now cut back and written anew. Nothing is
+    deleted. The checkpoint of `best_epoch`, where there is one, becomes the best again.
     """
-    for path in sorted(run_dir.glob("*.pth")):
-        if sealed_step(path) > global_step:
-            logger.warning(f"set aside {path.name}: later than step {global_step}, where the run goes on, or damaged")
-            path.rename(path.with_name(f"{path.name}.superseded"))
+    here = (position.epoch, position.step_in_epoch)
+    for path in checkpoint_files(run_dir):
+        if sealed_position(path) > here:
+            logger.warning(f"set aside {path.name}: later than where the run goes on, or damaged")
+            names = (path.with_name(f"{path.name}.superseded{i or ''}") for i in range(10_000))
+            path.rename(next(name for name in names if not name.exists()))
+    best = run_dir / f"checkpoint-epoch{best_epoch}.pth"
+    if best.exists() and not (run_dir / BEST).exists():
+        link(best, BEST)
 
 
 def adopt_resolved(config: dict[str, Any], saved: dict[str, Any]) -> None:

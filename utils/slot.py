@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from torch import nn
+
 from utils.annotations import annotations_of, type_problem
 from utils.errors import ConfigError, nearest
 
@@ -25,6 +27,7 @@ class Slot:
     base: type | None = None  # classes must derive from it; None: no classes
     num_inputs: int | None = None  # functions get so many positional arguments from the code; None: no functions
     provided: tuple[str, ...] = ()  # arguments of a class that the code gives and a config must not
+    excluded: tuple[str, ...] = ()  # names that would be found but cannot be used
 
     def find(self, name: Any, where: str) -> Callable[..., Any]:
         """Return the class or function called `name`; raise ConfigError, with the nearest name, where there is none."""
@@ -73,14 +76,27 @@ class Slot:
             if parameter.default is inspect.Parameter.empty and name not in args:
                 yield f"{where}.{name}: missing; {obj.__name__} needs it"
 
+    def _takes_inputs(self, cls: Any) -> bool:
+        """Whether the objects of a class can be called with the inputs that functions of this slot get."""
+        if self.num_inputs is None or not issubclass(cls, nn.Module):
+            return True
+        parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+        required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+        return len(required) <= self.num_inputs
+
     def _given_by_code(self, obj: Callable[..., Any], names: list[str]) -> tuple[str, ...]:
         return self.provided if inspect.isclass(obj) else tuple(names[: self.num_inputs])
 
     def _allows(self, name: Any, obj: Any, package: str) -> bool:
         defined_in = getattr(obj, "__module__", None) or ""
-        if name is None or name.startswith("_") or not f"{defined_in}.".startswith(f"{package}."):
+        if (
+            name is None
+            or name.startswith("_")
+            or name in self.excluded
+            or not f"{defined_in}.".startswith(f"{package}.")
+        ):
             return False
         if inspect.isclass(obj):
             is_concrete = obj is not self.base and not inspect.isabstract(obj)
-            return self.base is not None and issubclass(obj, self.base) and is_concrete
+            return self.base is not None and issubclass(obj, self.base) and is_concrete and self._takes_inputs(obj)
         return self.num_inputs is not None and inspect.isfunction(obj)
