@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
-from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from logger import log_to_file, setup_logging
 from utils import ConfigError, write_json, writing_to
-from utils.annotations import with_tensors
+from utils.builder import Builder
 from utils.checkpoint import find_checkpoint
-from utils.config_check import find_problems, metric_name
+from utils.config_check import find_problems
 from utils.config_file import read_config
 from utils.config_layers import ConfigLayers
 from utils.config_schema import RunConfig, TrainerSection
-from utils.expression import parse_expression
 from utils.overrides import parse_override
 from utils.runs import adopt_resolved, make_new_dir, newest_run
 from utils.slot import Slot
@@ -67,7 +61,8 @@ class ConfigParser:
         if problems:
             raise ConfigError(problems)
         self._fill_defaults()
-        self._try_out()
+        self.builder = Builder(self.config, slots)
+        self.builder.try_out()
         experiment = Path(self["trainer"]["save_dir"]) / self["name"]
         if experiment.is_symlink():
             raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
@@ -135,18 +130,11 @@ class ConfigParser:
         A list of sections gives a list, a missing section None. `args` and `kwargs` are what the code knows and the
         config cannot. `module` is accepted for the published template's sake; the slot says where types come from.
         """
-        section = self.config.get(name)
-        if section is None:
-            return None
-        if isinstance(section, list):
-            return [self._build(name, entry, *args, **kwargs) for entry in section]
-        return self._build(name, section, *args, **kwargs)
+        return self.builder.build(name, *args, **kwargs)
 
     def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
-        section = {"type": self.config[name]} if isinstance(self.config[name], str) else self.config[name]
-        found = self.slots[name].find(section["type"], f"{name}.type")
-        return partial(found, *args, **self._args(found, section), **kwargs)
+        return self.builder.partial(name, *args, **kwargs)
 
     def make_run_dir(self) -> None:
         """Make the directory of a new run; a resumed one has its own. Raises RunDirError."""
@@ -189,73 +177,11 @@ class ConfigParser:
         """Where the run's TensorBoard events go: the run directory too."""
         return self._save_dir
 
-    def _build(self, name: str, section: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        section = {"type": section} if isinstance(section, str) else section
-        found = self.slots[name].find(section["type"], f"{name}.type")
-        config_args = self._args(found, section)
-        if inspect.isclass(found):
-            built = self._construct(name, found, *args, **config_args, **kwargs)
-        elif name == "metrics" or config_args:
-            built = update_wrapper(partial(found, **config_args), found)
-        else:
-            built = found
-        if name == "metrics":  # what it is called in logs
-            built.__name__ = metric_name(section)
-        return built
-
-    def _construct(self, name: str, cls: type, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return cls(*args, **kwargs)
-        except (TypeError, ValueError, IndexError) as error:
-            if cls.__module__.startswith("torch"):  # torch or torchmetrics refuses the values; our own bugs stay bugs
-                raise ConfigError(f"{name}.args: {cls.__name__} refuses them: {error}") from error
-            raise
-
-    def _args(self, found: Callable[..., Any], section: dict[str, Any]) -> dict[str, Any]:
-        """Return the section's arguments, with what JSON cannot hold made of it: tensors, `lr_lambda`."""
-        args = with_tensors(found, deepcopy(section.get("args", {})))
-        if "lr_lambda" in args:
-            lambdas, variable = args["lr_lambda"], section.get("interval", "epoch")
-            build = partial(self._lr_lambda, variable=variable)
-            args["lr_lambda"] = [build(entry) for entry in lambdas] if isinstance(lambdas, list) else build(lambdas)
-        return args
-
-    def _lr_lambda(self, entry: str | dict[str, Any], variable: str) -> Callable[[int], float]:
-        if isinstance(entry, str):
-            return parse_expression(entry, variable)
-        function = self.slots["lr_lambda"].find(entry["type"], "lr_scheduler.args.lr_lambda.type")
-        return partial(function, **entry.get("args", {}))
-
     def _fill_defaults(self) -> None:
         for target, schema in ((self.config, RunConfig), (self.config["trainer"], TrainerSection)):
             for key, field in schema.model_fields.items():
                 if not field.is_required():
                     target.setdefault(key, deepcopy(field.default))
-
-    def _try_out(self) -> None:
-        """Build what is cheap to build, on a stand-in weight: libraries check values that annotations do not tell."""
-        problems = []
-        for build in (partial(self.init_obj, "loss"), partial(self.init_obj, "metrics"), self._try_schedule):
-            try:
-                build()
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
-
-    def _try_schedule(self) -> None:
-        optimizer = self.init_obj("optimizer", params=[torch.nn.Parameter(torch.zeros(2, 2))])
-        scheduler = self.init_obj("lr_scheduler", optimizer=optimizer)
-        last = (
-            self["trainer"]["epochs"] if scheduler and self["lr_scheduler"].get("interval", "epoch") == "epoch" else 0
-        )
-        for function in getattr(scheduler, "lr_lambdas", []):
-            try:
-                factors = [float(function(position)) for position in (0, last)]
-            except Exception as error:  # of an expression, or of a function of the project's own
-                raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
-            if not all(math.isfinite(factor) for factor in factors):
-                raise ConfigError(f"lr_scheduler.args.lr_lambda: gives {factors} at 0 and {last}")
 
 
 def add_override_flags(parser: argparse.ArgumentParser, options: Iterable[CustomArg]) -> None:

@@ -6,8 +6,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,14 +16,15 @@ from torch import nn
 
 from logger import RunLog
 from parse_config import ConfigParser
-from utils import CheckpointError, Metric, Monitor, OutOfMemoryError, Position, RunDirError, Stopped
+from utils import CheckpointError, Metric, Monitor, OutOfMemoryError, Position, Stopped
 from utils.checkpoint import load_checkpoint
 from utils.checkpoint_writer import CheckpointWriter
+from utils.device import memory_advice
 from utils.exactness import describe_environment, differences
 from utils.load_parts import MALFORMED, load_part
 from utils.rng import rng_state, set_rng_state
 from utils.run_lock import locked
-from utils.run_status import write_status
+from utils.run_status import State, told_in_status
 from utils.runs import set_aside_later
 from utils.signals import EXIT_CODES, StopSignals
 
@@ -99,7 +99,7 @@ class BaseTrainer(ABC):
             self.config.start_logging()
             with (
                 StopSignals() as self.signals,
-                self._told_in_status(),
+                told_in_status(run_dir, self.position, self._state),
                 RunLog(run_dir, self.options["tensorboard"], log_sizes) as self.run_log,
                 CheckpointWriter(run_dir, self.options["keep_checkpoints"], self.run_log.sync) as self.checkpoints,
             ):
@@ -126,7 +126,9 @@ class BaseTrainer(ABC):
             self.checkpoints.wait()  # its failure is told rather than the stop
             raise
         except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(self._memory_advice(error)) from error
+            raise OutOfMemoryError(
+                memory_advice(error, self.device, self.config["data_loader"].get("args", {}))
+            ) from error
 
     def _run_epoch(self, epoch: int) -> None:
         """Train and validate one epoch, log it, save it."""
@@ -160,7 +162,11 @@ class BaseTrainer(ABC):
         if received is not None:
             where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
             message = f"stopped by {received.name} at {where}; go on with: python train.py -r {self.checkpoint_dir}"
-            raise Stopped(message, EXIT_CODES[received])
+            raise Stopped(message, received.name, EXIT_CODES[received])
+
+    def _state(self) -> State:
+        """Return what the run is: for status.json, when training has ended without an error."""
+        return "early_stopped" if self.monitor.should_stop else "completed"
 
     def _stateful(self) -> dict[str, Stateful]:
         """Return the parts of a checkpoint that have a state of their own; a subclass adds its parts."""
@@ -229,31 +235,6 @@ class BaseTrainer(ABC):
             self.logger.warning(f"not an exact resume: {change}")
         for change in differences(checkpoint["config"], self.config.config, harmless=True):
             self.logger.info(f"changed: {change}")
-
-    @contextmanager
-    def _told_in_status(self) -> Iterator[None]:
-        """Keep status.json true, whatever happens inside."""
-        run_dir = self.checkpoint_dir
-        write_status(run_dir, "running", self.position)
-        try:
-            yield
-        except Stopped:
-            received = self.signals.received
-            write_status(run_dir, "preempted", self.position, signal=received.name if received else None)
-            raise
-        except BaseException as error:
-            with suppress(RunDirError):  # the disk may be what failed
-                write_status(run_dir, "failed", self.position, error=f"{type(error).__name__}: {error}"[:2000])
-            raise
-        write_status(run_dir, "early_stopped" if self.monitor.should_stop else "completed", self.position)
-
-    def _memory_advice(self, error: Exception) -> str:
-        peak = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else math.nan
-        batch_size = self.config["data_loader"].get("args", {}).get("batch_size")
-        return (
-            f"out of memory on {self.device}: peak {peak:.2f} GiB, batch_size {batch_size}: {error}\n"
-            f"try --bs {max(1, (batch_size or 2) // 2)} with trainer.grad_accum_steps twice as large, or precision bf16"
-        )
 
     def _log_start(self) -> None:
         if self.config.resume:

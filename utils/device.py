@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,3 +56,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(value, device) for value in batch)
     return batch
+
+
+def memory_advice(error: Exception, device: torch.device, loader_args: Mapping[str, Any]) -> str:
+    """Return what to tell of a torch.OutOfMemoryError: how much was used, by which batch size, and what to try."""
+    peak = f"peak {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB, " if device.type == "cuda" else ""
+    batch_size = loader_args.get("batch_size", 1)
+    smaller = f"--bs {batch_size // 2} with trainer.grad_accum_steps twice as large, or " if batch_size > 1 else ""
+    return f"out of memory on {device}: {peak}batch_size {batch_size}: {error}\ntry {smaller}trainer.precision bf16"

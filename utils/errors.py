@@ -57,8 +57,10 @@ class OutOfMemoryError(UserError):
 class Stopped(UserError):
     """A signal asked the run to stop, and it did, with a checkpoint."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, signal: str, exit_code: int) -> None:
+        """`signal` is its name, such as "SIGTERM"."""
         super().__init__(message)
+        self.signal = signal
         self.exit_code = exit_code
 
 

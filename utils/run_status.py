@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from utils.errors import writing_to
+from utils.errors import RunDirError, Stopped, writing_to
 from utils.files import write_json
 from utils.position import Position
 
@@ -31,3 +33,19 @@ def write_status(
     }
     with writing_to(run_dir):
         write_json(content, run_dir / STATUS_FILE)
+
+
+@contextmanager
+def told_in_status(run_dir: Path, position: Position, final_state: Callable[[], State]) -> Iterator[None]:
+    """Keep status.json true from "running" to how it ends: `final_state()`, preempted or failed. Raises RunDirError."""
+    write_status(run_dir, "running", position)
+    try:
+        yield
+    except Stopped as stopped:
+        write_status(run_dir, "preempted", position, signal=stopped.signal)
+        raise
+    except BaseException as error:
+        with suppress(RunDirError):  # the disk may be what failed
+            write_status(run_dir, "failed", position, error=f"{type(error).__name__}: {error}"[:2000])
+        raise
+    write_status(run_dir, final_state(), position)
