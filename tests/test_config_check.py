@@ -212,3 +212,49 @@ def test_the_steps_of_one_cycle_must_last(config: dict[str, Any]) -> None:
         train(config)
     config["lr_scheduler"]["args"]["total_steps"] = 42
     train(config)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [
+        ({"type": "ReduceLROnPlateau", "interval": "step"}, "lr_scheduler.interval: ReduceLROnPlateau follows"),
+        (
+            {"type": "ReduceLROnPlateau", "args": {"mode": "max"}},
+            "mode: 'max', but the value to follow is 'min val_loss'",
+        ),
+        (
+            {"type": "LambdaLR", "interval": "step", "args": {"lr_lambda": "1 / (42 - step)"}},
+            "lr_lambda: .* at step = 42: ",
+        ),
+    ],
+)
+def test_a_schedule_must_fit_the_run(scheduler: dict[str, Any], reason: str, config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        train(config | {"lr_scheduler": scheduler})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": [5]},
+        {"metrics": [{"type": ["a"]}]},
+        {"metrics": {"type": "accuracy"}},
+        {"name": 5},
+        {"arch": "MnistModel"},
+        {"optimizer": []},
+        {"lr_scheduler": {"type": "LambdaLR", "interval": 5, "args": {"lr_lambda": "1"}}},
+        {"lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "warmup_cosine", "args": 5}}}},
+        {"lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "warmup_cosine", "extra": 5}}}},
+        {"loss": {"type": "CrossEntropyLoss", "args": {"reduction": "sum"}}},
+        {"loss": "TripletMarginLoss"},
+        {"optimizer": {"type": "LBFGS"}},
+        {"metrics": ["accuracy", {"type": "accuracy"}], "trainer": {"epochs": 1}},
+        {"metrics": [{"type": "accuracy", "name": "loss"}]},
+        {"trainer": 5},
+        {"trainer": None},
+    ],
+    ids=str,
+)
+def test_odd_configs_are_refused_and_not_stumbled_over(change: dict[str, Any], config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        ConfigParser(config | change, slots=SLOTS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -170,23 +170,34 @@ class Trainer(BaseTrainer):
         )
 
     def _check_config(self) -> None:
-        """Raise ConfigError where monitor or scheduler do not fit what an epoch of this run gives."""
+        """Raise ConfigError where monitor or scheduler do not fit what this run gives."""
         names = list(self.train_metrics.keys)
         if self.valid_data_loader is not None:
             names += [f"val_{name}" for name in self.valid_metrics.keys]
         if self.monitor.is_on and self.monitor.metric not in names:
             raise ConfigError(f"trainer.monitor: no {self.monitor.metric!r} in this run; allowed: {', '.join(names)}")
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            if self.scheduler_interval == "step":
+                raise ConfigError("lr_scheduler.interval: ReduceLROnPlateau follows a value of the epoch; give 'epoch'")
+            if self.lr_scheduler.mode != self.monitor.mode:
+                mode, monitor = self.lr_scheduler.mode, self.options["monitor"]
+                raise ConfigError(f"lr_scheduler.args.mode: {mode!r}, but the value to follow is {monitor!r}")
+        if isinstance(self.lr_scheduler, OneCycleLR | LambdaLR):
+            self._check_schedule_lasts(self.lr_scheduler)
+
+    def _check_schedule_lasts(self, scheduler: OneCycleLR | LambdaLR) -> None:
+        """Raise ConfigError where the schedule ends, or makes no sense, before the run does."""
         num_steps = self.epochs * (self.num_steps if self.scheduler_interval == "step" else 1)
-        if isinstance(self.lr_scheduler, OneCycleLR) and self.lr_scheduler.total_steps < num_steps:
-            total = self.lr_scheduler.total_steps
-            raise ConfigError(f"lr_scheduler.args.total_steps: {total}, but the run makes {num_steps}")
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.scheduler_interval == "step":
-            raise ConfigError("lr_scheduler.interval: ReduceLROnPlateau follows a value of the epoch; give 'epoch'")
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.lr_scheduler.mode != self.monitor.mode:
-            mode = self.lr_scheduler.mode
-            raise ConfigError(f"lr_scheduler.args.mode: {mode!r}, but trainer.monitor is {self.options['monitor']!r}")
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau) and not self.monitor.is_on:
-            raise ConfigError("trainer.monitor: ReduceLROnPlateau needs a value to follow; give 'min val_loss' or so")
+        if isinstance(scheduler, OneCycleLR):
+            if scheduler.total_steps < num_steps:
+                total = scheduler.total_steps
+                raise ConfigError(f"lr_scheduler.args.total_steps: {total}, but the run makes {num_steps}")
+            return
+        for function in scheduler.lr_lambdas:
+            try:
+                function(num_steps)
+            except (ValueError, ArithmeticError) as error:
+                raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
 
     def _log_samples(self) -> None:
         """Show a grid of input images, where inputs are images: (N, 1 or 3, H, W)."""

@@ -49,6 +49,13 @@ def sections(config: dict[str, Any], slots: Mapping[str, Slot]) -> Iterator[tupl
                 yield path, {"args": {}, **entry}, slot
 
 
+def _is_function(entry: Any) -> bool:
+    """Whether `entry` names a function with its arguments, and nothing else."""
+    if not isinstance(entry, dict) or not entry.keys() <= {"type", "args"}:
+        return False
+    return isinstance(entry.get("type"), str) and isinstance(entry.get("args", {}), dict)
+
+
 def _is_named(entry: Any) -> bool:
     return isinstance(entry, str) or (isinstance(entry, dict) and isinstance(entry.get("type"), str))
 
@@ -82,7 +89,7 @@ def _lr_lambda_problems(config: dict[str, Any], slots: Mapping[str, Slot]) -> li
                 parse_expression(entry, str(section.get("interval", "epoch")))
             except ValueError as error:
                 problems.append(f"{path}: {error}")
-        elif isinstance(entry, dict) and entry.keys() <= {"type", "args"} and isinstance(entry.get("type"), str):
+        elif _is_function(entry):
             problems += _section_problems(path, {"args": {}, **entry}, slots["lr_lambda"])
         else:
             problems.append(f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r}")
