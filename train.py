@@ -91,9 +91,11 @@ def parse_args(argv: list[str] | None = None) -> ConfigParser:
 
 def run(argv: list[str]) -> None:
     """Do what the command line says: train, or tell something instead. Raises UserErrors."""
-    asked = make_parser().parse_known_args(argv)[0]
+    parser = make_parser()
+    add_override_flags(parser, OPTIONS)
+    asked = parser.parse_args(argv)
     if asked.schema or asked.print_completion:
-        describe_config(asked)
+        describe_config(asked, parser)
         return
     config = parse_args(argv)
     if asked.print_config:
@@ -105,7 +107,7 @@ def run(argv: list[str]) -> None:
         main(config)
 
 
-def describe_config(asked: argparse.Namespace) -> None:
+def describe_config(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Write the JSON schema of configs for editors, or print a completion script for a shell."""
     from utils.completion import completion_script  # these import what training does not
     from utils.config_docs import dotted_paths, json_schema
@@ -113,8 +115,6 @@ def describe_config(asked: argparse.Namespace) -> None:
     if asked.schema:
         write_json(json_schema(SLOTS), "config.schema.json")
     else:
-        parser = make_parser()
-        add_override_flags(parser, OPTIONS)
         config = read_config(asked.config or "config.json")
         print(completion_script(parser, asked.print_completion, dotted_paths(SLOTS, config)))
 
