@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Start a project of your own from this one: python new_project.py ../my-project."""
 
 from __future__ import annotations

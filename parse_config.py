@@ -90,7 +90,9 @@ class ConfigParser:
         setup_logging()
         overrides = {option.target: getattr(cli, _dest(option)) for option in options} | {"device": cli.device}
         overrides = {path: value for path, value in overrides.items() if value is not None}
-        overrides |= dict(parse_override(line) for text in cli.set for line in text.splitlines())
+        overrides |= dict(
+            parse_override(text) for given in cli.set for text in ([given] if isinstance(given, str) else given)
+        )
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if cli.resume and getattr(cli, "resume_latest", False):
             raise ConfigError("give either -r or --resume-latest")

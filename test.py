@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Evaluate a checkpoint on the held-out test split: python test.py -r saved/NAME/RUN."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train a model from a config: python train.py -c config.json."""
 
 from __future__ import annotations
@@ -5,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from torch import nn
 
@@ -14,7 +16,7 @@ from trainer import Trainer, rehearse
 from utils import prepare_device, seed_everything, told_to_user, write_json
 from utils.checkpoint import load_checkpoint
 from utils.cli import add_run_flags
-from utils.config_file import read_config
+from utils.config_layers import ConfigLayers
 from utils.debugging import set_debug_modes
 from utils.ema import best_weights
 from utils.load_parts import load_weights
@@ -115,8 +117,9 @@ def describe_config(asked: argparse.Namespace, parser: argparse.ArgumentParser) 
     if asked.schema:
         write_json(json_schema(SLOTS), "config.schema.json")
     else:
-        config = read_config(asked.config or "config.json")
-        print(completion_script(parser, asked.print_completion, dotted_paths(SLOTS, config)))
+        layers = ConfigLayers()
+        layers.add_file(Path(asked.config or "config.json"))
+        print(completion_script(parser, asked.print_completion, dotted_paths(SLOTS, layers.config)))
 
 
 if __name__ == "__main__":

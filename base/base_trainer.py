@@ -91,6 +91,7 @@ class BaseTrainer(ABC):
         Raises UserErrors: CheckpointError, RunDirError, NonFiniteError, OutOfMemoryError; and Stopped after a signal,
         when the run has been saved where it is. Whatever is raised is in status.json too.
         """
+        self._try_batch()
         self.environment = self._environment()
         self.config.make_run_dir()
         run_dir = self.checkpoint_dir
@@ -180,6 +181,9 @@ class BaseTrainer(ABC):
     def _environment(self) -> dict[str, Any]:
         """Return what must be equal for an exact resume, beside the config; a subclass adds its data."""
         return describe_environment(self.device)
+
+    def _try_batch(self) -> None:
+        """Raise ConfigError where what the config names does not work together; before anything is written."""
 
     def _check_finite(self) -> None:
         """Raise NonFiniteError where training has gone to NaN; called before each save."""

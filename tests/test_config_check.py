@@ -258,3 +258,74 @@ def test_a_schedule_must_fit_the_run(scheduler: dict[str, Any], reason: str, con
 def test_odd_configs_are_refused_and_not_stumbled_over(change: dict[str, Any], config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         ConfigParser(config | change, slots=SLOTS)
+
+
+def test_set_of_a_whole_section_comes_before_what_is_in_it(
+    config: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(Path(config["trainer"]["save_dir"]).parent / "c.json", config)
+    args = ["-c", str(path), "--lr", "0.5", "--set", 'optimizer={"type":"SGD"}', "--set", "loss.type=cross_entropy"]
+    parsed = parse_args(args)
+    assert parsed["optimizer"] == {"type": "SGD", "args": {"lr": 0.5}}
+    origins = {path: source for path, _, source in parsed.layers.origins()}
+    assert origins["optimizer.type"] == origins["optimizer.args.lr"] == origins["loss.type"] == "command line"
+    parse_args(["-c", str(path), "--set", "optimizer.type=SGD"])
+    assert "optimizer.type=SGD: the former args are dropped: {'lr': 0.002}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr_lambda": {"type": "warmup_cosine", "args": {"warmup": 1, "total": 3}}},
+        {"optimizer": {"type": "Adam", "args": {"foreach": True, "fused": True}}},
+        {"optimizer": {"type": "Adam", "args": {"lr": [0.1]}}},
+        {"optimizer": {"type": "Adam", "args": {"lr": 10**400}}},
+        {"lr_scheduler": {"type": "StepLR", "args": {"step_size": 0}}},
+        {"lr_scheduler": {"type": "CosineAnnealingLR", "args": {"T_max": 0}}},
+        {"trainer": {"epochs": 1, "save_dir": "a\0b"}},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_values_that_only_libraries_refuse_are_told_before_anything_happens(
+    change: dict[str, Any], config: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError):
+        ConfigParser(config | change, slots=SLOTS)
+
+
+@pytest.mark.parametrize("extends", [5, None, {"a": 1}, ["a", 5], "a\0b"])
+def test_extends_is_a_path_or_a_list_of_paths(extends: Any, config: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="extends: "):
+        parse_args(["-c", str(write(tmp_path / "c.json", config | {"extends": extends}))])
+
+
+def test_a_config_that_extends_may_leave_out_what_it_extends() -> None:
+    child = {"extends": "config.json", "optimizer": {"args": {"lr": 1}}, "trainer": {"early_stop": 2}}
+    jsonschema.validate(child, json_schema(SLOTS))
+    assert not jsonschema.Draft202012Validator(json_schema(SLOTS)).is_valid({"seed": 2})
+
+
+def test_a_debugging_run_is_not_gone_on_with(config: dict[str, Any], tmp_path: Path) -> None:
+    path = str(write(tmp_path / "c.json", config))
+    debugging = run_train("-c", path, "--fast-dev-run")
+    assert run_train("-c", path, "--resume-latest") != debugging
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": {"type": "CrossEntropyLoss", "args": {"weight": [1.0, 1.0, 1.0]}}},
+        {"loss": "KLDivLoss"},
+        {"metrics": [{"type": "top_k_acc", "args": {"k": 50}}]},
+        {"metrics": ["MeanMetric"]},
+        {"metrics": [{"type": "MulticlassConfusionMatrix", "args": {"num_classes": 10}}]},
+        {"metrics": [{"type": "MulticlassF1Score", "args": {"num_classes": 10, "average": None}}]},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_losses_and_metrics_that_refuse_a_batch_are_told_before_the_run(
+    change: dict[str, Any], config: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"loss or metrics do not take|not a number that can be logged"):
+        train(config | change)
+    assert not list(Path(config["trainer"]["save_dir"]).glob("*/*"))

@@ -23,8 +23,10 @@ def rehearse(trainer: Trainer) -> list[str]:
     steps = loader.epoch_steps(1, **trainer.step_options)
     microbatches = next(steps)
     inputs, targets = to_device(microbatches[0], device)
+    trainer.model.eval()
+    with torch.no_grad():
+        outputs = _shapes(trainer.model(inputs))
     trainer.model.train()
-    outputs = trainer.model(inputs)
     loss = trainer._train_step(microbatches)
     _wait(device)
     times = []
@@ -35,11 +37,12 @@ def rehearse(trainer: Trainer) -> list[str]:
         times.append(time.perf_counter() - started)
     step_s = sorted(times)[NUM_TIMED_STEPS // 2]
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    num_valid = len(loader.valid_indices()) if trainer.valid_data_loader else 0
+    valid_sampler: Any = trainer.valid_data_loader.batch_sampler if trainer.valid_data_loader else None
+    num_valid = len(valid_sampler.indices) if valid_sampler else 0
     epoch_s = step_s * trainer.num_steps
     return [
         f"data: {loader.n_samples:,} training samples, {num_valid:,} for validation",
-        f"inputs {_shapes(inputs)}, targets {_shapes(targets)}, outputs {_shapes(outputs)}",
+        f"inputs {_shapes(inputs)}, targets {_shapes(targets)}, outputs {outputs}",
         f"model: {parameters:,} trainable parameters; loss of the first step {loss.item():.4g}",
         f"time on {device}: {step_s * 1e3:.1f} ms a step, {trainer.num_steps:,} steps an epoch; "
         f"{epoch_s:.0f} s an epoch, {epoch_s * trainer.epochs:.0f} s in all, validation not counted",

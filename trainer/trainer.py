@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -168,6 +169,26 @@ class Trainer(BaseTrainer):
             f"lr {step.lr:.4g}; samples {str(indices[:16])[1:-1]}{', …' if len(indices) > 16 else ''} of the dataset; "
             f"the last checkpoint in {self.checkpoint_dir} is from before"
         )
+
+    @torch.no_grad()
+    def _try_batch(self) -> None:
+        """Raise ConfigError where loss or metrics refuse what the model gives for a batch, or give no number."""
+        self.model.eval()
+        inputs, targets = to_device(self.data_loader.peek(self.data_loader.batch_sampler.batch_size), self.device)
+        outputs = self.model(inputs)
+        metrics = MetricTracker("loss", metric_ftns=self.metric_ftns, device=self.device)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of metrics that find one batch too small
+                metrics.update("loss", self.criterion(outputs, targets), n=len(targets))
+                metrics.update_metrics(outputs, targets)
+                metrics.result()
+        except ConfigError:
+            raise
+        except Exception as error:  # of torch's losses and torchmetrics, which check shapes and dtypes
+            raise ConfigError(
+                f"loss or metrics do not take what the model gives: {str(error).splitlines()[0]}"
+            ) from error
 
     def _check_config(self) -> None:
         """Raise ConfigError where monitor or scheduler do not fit what this run gives."""

@@ -10,6 +10,7 @@ from functools import partial, update_wrapper
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from utils.annotations import with_tensors
 from utils.config_check import metric_name
@@ -28,7 +29,7 @@ class Builder:
         self.config = config
         self.slots = slots
 
-    def build(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def build(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Build section `name`: a class becomes an object, a function itself or a partial of it.
 
         A list of sections gives a list, a missing section None. Raises ConfigError where a library refuses the values.
@@ -37,15 +38,15 @@ class Builder:
         if section is None:
             return None
         if isinstance(section, list):
-            return [self._build(name, entry, *args, **kwargs) for entry in section]
-        return self._build(name, section, *args, **kwargs)
+            return [self._build(name, entry, f"{name}.{i}", *args, **kwargs) for i, entry in enumerate(section)]
+        return self._build(name, section, name, *args, **kwargs)
 
-    def partial(self, name: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+    def partial(self, name: str, /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
         section = self.config[name]
         section = {"type": section} if isinstance(section, str) else section
         found = self.slots[name].find(section["type"], f"{name}.type")
-        return partial(found, *args, **self._args(found, section), **kwargs)
+        return partial(found, *args, **self._args(name, found, section), **kwargs)
 
     def try_out(self) -> None:
         """Build what is cheap to build, on a stand-in weight: libraries check values that annotations do not tell.
@@ -66,6 +67,12 @@ class Builder:
         scheduler = self.build("lr_scheduler", optimizer=optimizer)
         is_per_epoch = scheduler and self.config["lr_scheduler"].get("interval", "epoch") == "epoch"
         last = min(self.config["trainer"]["epochs"], MAX_TRIED_EPOCHS) if is_per_epoch else 0
+        if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
+            try:
+                optimizer.step()
+                scheduler.step()
+            except Exception as error:  # a period of 0, say
+                raise ConfigError(f"lr_scheduler.args: {type(scheduler).__name__} fails with them: {error}") from None
         for function in getattr(scheduler, "lr_lambdas", []):
             for position in range(last + 1):
                 try:
@@ -75,12 +82,12 @@ class Builder:
                 if not math.isfinite(factor):
                     raise ConfigError(f"lr_scheduler.args.lr_lambda: is {factor} at {position}")
 
-    def _build(self, name: str, section: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def _build(self, name: str, section: str | dict[str, Any], path: str, /, *args: Any, **kwargs: Any) -> Any:
         section = {"type": section} if isinstance(section, str) else section
-        found = self.slots[name].find(section["type"], f"{name}.type")
-        config_args = self._args(found, section)
+        found = self.slots[name].find(section["type"], f"{path}.type")
+        config_args = self._args(name, found, section)
         if inspect.isclass(found):
-            built = _construct(name, found, *args, **config_args, **kwargs)
+            built = _construct(path, found, *args, **config_args, **kwargs)
         elif name == "metrics" or config_args:
             built = update_wrapper(partial(found, **config_args), found)
         else:
@@ -89,9 +96,11 @@ class Builder:
             built.__name__ = metric_name(section)
         return built
 
-    def _args(self, found: Callable[..., Any], section: dict[str, Any]) -> dict[str, Any]:
+    def _args(self, name: str, found: Callable[..., Any], section: dict[str, Any]) -> dict[str, Any]:
         """Return the section's arguments, with what JSON cannot hold made of it: tensors, `lr_lambda`."""
-        args = with_tensors(found, deepcopy(section.get("args", {})))
+        args = deepcopy(section.get("args", {}))
+        if name == "loss":  # the weights of classes, say
+            args = with_tensors(found, args)
         if "lr_lambda" in args:
             lambdas = args["lr_lambda"]
             build = partial(self._lr_lambda, variable=section.get("interval", "epoch"))
@@ -105,10 +114,10 @@ class Builder:
         return partial(function, **entry.get("args", {}))
 
 
-def _construct(name: str, cls: type, *args: Any, **kwargs: Any) -> Any:
+def _construct(path: str, cls: type, /, *args: Any, **kwargs: Any) -> Any:
     try:
         return cls(*args, **kwargs)
-    except (TypeError, ValueError, IndexError) as error:
+    except Exception as error:
         if cls.__module__.startswith("torch"):  # torch or torchmetrics refuses the values; our own bugs stay bugs
-            raise ConfigError(f"{name}.args: {cls.__name__} refuses them: {error}") from error
+            raise ConfigError(f"{path}.args: {cls.__name__} refuses them: {str(error).splitlines()[0]}") from error
         raise

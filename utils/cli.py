@@ -6,12 +6,12 @@ import argparse
 
 DEBUGGING = {
     "--fast-dev-run": (
-        "trainer.limit_batches=1\ntrainer.epochs=1\ntrainer.log_every_steps=1",
+        ("trainer.limit_batches=1", "trainer.epochs=1", "trainer.log_every_steps=1"),
         "one batch of training and validation, one epoch",
     ),
-    "--deterministic": ("trainer.deterministic=true", "deterministic algorithms only"),
-    "--detect-anomaly": ("trainer.detect_anomaly=true", "name the operation that made a NaN"),
-    "--profile": ("trainer.profile=true", "write a trace of a few steps into the run directory"),
+    "--deterministic": (("trainer.deterministic=true",), "deterministic algorithms only"),
+    "--detect-anomaly": (("trainer.detect_anomaly=true",), "name the operation that made a NaN"),
+    "--profile": (("trainer.profile=true",), "write a trace of a few steps into the run directory"),
 }
 
 

@@ -24,9 +24,10 @@ def find_problems(config: dict[str, Any], slots: Mapping[str, Slot], unsure: Col
 
     `unsure` are paths that must be known by name even where a type takes any keyword: those from the command line.
     """
-    own_sections = {key: config[key] for key in config if key in slots and key not in RunConfig.model_fields}
+    own_names = [key for key in slots if key not in RunConfig.model_fields and key != "lr_lambda"]
+    own_sections = {key: config[key] for key in config if key in own_names}
     known = {key: value for key, value in config.items() if key not in own_sections}
-    problems = list(_schema_problems(RunConfig, known, "", also=slots))
+    problems = list(_schema_problems(RunConfig, known, "", also=own_names))
     for key, value in own_sections.items():
         problems += _schema_problems(Section, value, f"{key}.")
     for path, section, slot in sections(config, slots):

@@ -18,11 +18,18 @@ from utils.slot import Slot
 
 BEGIN, END = "<!-- config reference: made by make docs -->", "<!-- end of config reference -->"
 
+SECTIONS = ("arch", "data_loader", "optimizer", "loss", "lr_scheduler")
+
 
 def json_schema(slots: Mapping[str, Slot]) -> dict[str, Any]:
     """Return the JSON schema of a config: every key, and for every section its types and their arguments."""
     schema = RunConfig.model_json_schema()
     schema["title"] = "Config of a training run"
+    # What one config must have, one that extends others may have from them.
+    has_type = {"if": {"type": "object"}, "then": {"required": ["type"]}}
+    must_have: dict[str, Any] = {"required": schema.pop("required"), "properties": dict.fromkeys(SECTIONS, has_type)}
+    must_have["properties"]["trainer"] = {"required": schema["$defs"]["TrainerSection"].pop("required")}
+    schema["if"], schema["then"] = {"not": {"required": ["extends"]}}, must_have
     schema["$comment"] = f"made by train.py --schema with torch {torch.__version__.split('+')[0]}"
     properties = schema["properties"]
     properties["$schema"] = {"type": "string", "description": "for editors: the path of this file"}
@@ -74,7 +81,6 @@ def _section_schema(slot: Slot, field: Any) -> dict[str, Any]:
     own = {name: obj for name, obj in types.items() if not obj.__module__.startswith("torchmetrics")}
     section: dict[str, Any] = {
         "type": "object",
-        "required": ["type"],
         "additionalProperties": False,
         "properties": {"type": {"enum": list(types)}, "args": {"type": "object"}},
         # Torchmetrics' arguments are left to the check at start: there are thousands.

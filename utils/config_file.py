@@ -25,8 +25,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         size = path.stat().st_size
-        text = path.read_text(encoding="utf-8") if size <= MAX_BYTES else ""
-    except (OSError, UnicodeDecodeError) as error:
+        if path.exists() and not path.is_file():  # a pipe or a device could keep us reading for ever
+            raise ConfigError(f"{path}: is no file")
+        text = path.read_text(encoding="utf-8-sig") if size <= MAX_BYTES else ""
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if size > MAX_BYTES:
         raise ConfigError(f"{path}: {size:,} bytes; a config has at most {MAX_BYTES:,}")

@@ -37,9 +37,12 @@ class ConfigLayers:
         content = read_config(path)
         content.pop("$schema", None)  # for editors
         parents = content.pop("extends", [])
-        for parent in [parents] if isinstance(parents, str) else parents:
-            if not isinstance(parent, str):
-                raise ConfigError(f"{path}: extends: give the path of a config or a list of them, not {parents!r}")
+        parents = [parents] if isinstance(parents, str) else parents
+        if not isinstance(parents, list) or not all(
+            isinstance(parent, str) and "\0" not in parent for parent in parents
+        ):
+            raise ConfigError(f"{path}: extends: give the path of a config or a list of them, not {parents!r:.80}")
+        for parent in parents:
             self.add_file(path.parent / parent, (*seen, path.resolve()))
         self.add(content, str(path))
 
@@ -48,7 +51,7 @@ class ConfigLayers:
         self._merge(self.config, content, source, "")
 
     def override_all(self, values: Mapping[str, Any], source: str) -> set[str]:
-        """Set keys by their dotted paths, `type`s first since they take the former type's args away.
+        """Set keys by their dotted paths: sections before what is in them, `type`s before args, which they take away.
 
         A path that begins with "+" may be one that nobody knows. Return the paths of the others. Raises ConfigError.
         """
@@ -56,12 +59,15 @@ class ConfigLayers:
         for path, value in given.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{path}: {value} is not a number that a config can hold")
-        for path in sorted(given, key=lambda path: not path.endswith(".type")):
-            before = flatten(self.config)
-            set_by_path(self.config, path.removeprefix("+"), given[path])
-            after = flatten(self.config)
-            self._origins |= dict.fromkeys((key for key in after if before.get(key) != after[key]), source)
-            self._origins[path.removeprefix("+")] = source
+        for path in sorted(given, key=lambda path: (path.count("."), not path.endswith(".type"))):
+            plain = path.removeprefix("+")
+            before = deepcopy(self.config)
+            dropped = set_by_path(self.config, plain, given[path])
+            if dropped:
+                self.notices.append(f"{source}: {plain}={given[path]}: the former args are dropped: {dropped}")
+            old, new = flatten(before), flatten(self.config)
+            self._origins |= dict.fromkeys((key for key in new if old.get(key) != new[key]), source)
+            self._origins |= dict.fromkeys(flatten({plain: given[path]}), source)
         return {path for path in given if not path.startswith("+")}
 
     def origins(self) -> Iterator[tuple[str, Any, str]]:

@@ -48,7 +48,7 @@ class TrainerSection(_Strict):
     """How to train."""
 
     epochs: int = Field(ge=1, description="number of epochs in all, before and after a resume")
-    save_dir: str = Field(default="saved/", min_length=1, description="a run lies in save_dir/name/run_id")
+    save_dir: str = Field(default="saved/", pattern=r"^[^\x00]+$", description="a run lies in save_dir/name/run_id")
     save_period: int = Field(default=1, ge=1, description="save a checkpoint every so many epochs")
     save_every_steps: int | None = Field(default=None, ge=1, description="save latest.pth every so many steps too")
     save_every_minutes: float | None = Field(default=None, gt=0, description="save latest.pth so often too")
@@ -59,7 +59,9 @@ class TrainerSection(_Strict):
         pattern=r"^(off|(min|max) \w+)$",
         description='"min NAME" or "max NAME": what the best checkpoint is; NAME as in the epoch log, e.g. val_loss',
     )
-    early_stop: int | None = Field(default=None, description="stop after so many epochs without a better one")
+    early_stop: int | None = Field(
+        default=None, description="stop after so many epochs without a better one; 0 or less: never"
+    )
     tensorboard: bool = Field(default=True, description="write TensorBoard event files")
     len_epoch: int | None = Field(default=None, ge=1, description="optimizer steps per epoch; default: all the data")
     grad_accum_steps: int = Field(default=1, ge=1, description="microbatches (of batch_size) per optimizer step")

@@ -10,7 +10,7 @@ import torch
 HARMLESS = {"name", "device", "n_gpu", "data_loader.args.num_workers", "data_loader.args.data_dir"}
 HARMLESS |= {f"trainer.{key}" for key in ("epochs", "early_stop", "save_dir", "verbosity", "tensorboard")}
 HARMLESS |= {f"trainer.{key}" for key in ("save_period", "save_every_steps", "save_every_minutes", "keep_checkpoints")}
-HARMLESS |= {"trainer.log_every_steps"}
+HARMLESS |= {"trainer.log_every_steps", "trainer.profile", "trainer.detect_anomaly"}
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 MAX_DEPTH = 100
@@ -20,9 +21,9 @@ def find_mistake(text: str) -> tuple[int, str] | None:
             return (at, f"{token} is not a number that a config can hold")
         if token == ":" and last_string and keys and keys[-1] is not None:
             key, key_at = last_string
-            if key in keys[-1]:
+            if _plain(key) in keys[-1]:
                 return (key_at, f"the key {key} stands twice in one object")
-            keys[-1].add(key)
+            keys[-1].add(_plain(key))
         elif token in "{[":
             keys.append(set() if token == "{" else None)
             if len(keys) > MAX_DEPTH:
@@ -31,3 +32,11 @@ def find_mistake(text: str) -> tuple[int, str] | None:
             keys.pop()
         last_string = (token, at) if token.startswith('"') else None
     return None
+
+
+def _plain(key: str) -> str:
+    """Return the string that a JSON string stands for; where it is malformed, itself: the JSON reader tells that."""
+    try:
+        return str(json.loads(key))
+    except json.JSONDecodeError:
+        return key

@@ -27,12 +27,12 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {path}: {error}") from None
 
 
-def set_by_path(config: dict[str, Any], path: str, value: Any) -> None:
+def set_by_path(config: dict[str, Any], path: str, value: Any) -> dict[str, Any] | None:
     """Set the key at `path` ("a.b.c" or the published template's "a;b;c"; numbers index lists), in place.
 
     Missing dicts are made: whether the key may exist at all is for the check of the whole config to say. A section
-    that is a bare string, such as "loss": "nll_loss", is its `type`. Where a `type` changes, its `args` go.
-    Raises ConfigError where the path leads through a value that holds no keys.
+    that is a bare string, such as "loss": "nll_loss", is its `type`. Where a `type` changes, its `args` go, and are
+    returned. Raises ConfigError where the path leads through a value that holds no keys.
     """
     *parents, last = path.replace(";", ".").split(".")
     node: Any = config
@@ -42,9 +42,10 @@ def set_by_path(config: dict[str, Any], path: str, value: Any) -> None:
             child = {"type": child}
             _set(node, part, child, path)
         node = child
-    if last == "type" and isinstance(node, dict) and node.get("type") != value:
-        node.pop("args", None)
+    is_new_type = last == "type" and isinstance(node, dict) and node.get("type") != value
+    dropped: dict[str, Any] | None = node.pop("args", None) if is_new_type else None
     _set(node, last, value, path)
+    return dropped
 
 
 def _set(node: Any, key: str, value: Any, path: str) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-WAIT, WARMUP, ACTIVE = 2, 2, 5  # steps
+WAIT, WARMUP, ACTIVE = 1, 1, 5  # steps
 
 
 class StepProfiler:
-    """Traces steps 5 to 9 of this process into `trace.json` (chrome://tracing, ui.perfetto.dev); disabled, nothing."""
+    """Traces steps 3 to 7 of this process into `trace.json` (chrome://tracing, ui.perfetto.dev); disabled, nothing."""
 
     def __init__(self, is_enabled: bool) -> None:
         """Start nothing yet."""

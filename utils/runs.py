@@ -8,6 +8,7 @@ from typing import Any
 
 from utils.checkpoint import BEST, checkpoint_files, sealed_position
 from utils.checkpoint_writer import link
+from utils.config_file import read_config
 from utils.position import Position
 
 logger = logging.getLogger("run")
@@ -29,9 +30,18 @@ def make_new_dir(path: Path) -> Path:
 
 
 def newest_run(experiment_dir: Path) -> Path | None:
-    """Return the run under `experiment_dir` that was last started or resumed and has a checkpoint, or None."""
+    """Return the run under `experiment_dir` that was last started or resumed and has a checkpoint, or None.
+
+    Runs for debugging, on a few batches, do not count.
+    """
     runs = [path.parent for path in experiment_dir.glob("*/config.json") if checkpoint_files(path.parent)]
+    runs = [run for run in runs if not _is_debugging(run)]
     return max(runs, key=lambda run: (run / "config.json").stat().st_mtime_ns, default=None)
+
+
+def _is_debugging(run_dir: Path) -> bool:
+    trainer = read_config(run_dir / "config.json").get("trainer", {})
+    return bool(trainer.get("limit_batches") or trainer.get("overfit_batches"))
 
 
 def set_aside_later(run_dir: Path, position: Position, best_epoch: int) -> None:
