@@ -21,9 +21,11 @@ class _ConsoleFormatter(logging.Formatter):
 def setup_logging() -> None:
     """Log to the console, and keep what is logged until `log_to_file` names a file."""
     console = logging.StreamHandler(sys.stdout)
+    console.setLevel(logging.INFO)
     console.setFormatter(_ConsoleFormatter("%(message)s"))
     pending = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     _replace_handlers(console, pending)
+    logging.getLogger("checkpoint").setLevel(logging.DEBUG)  # how long each save took: for the file, not the console
 
 
 def log_to_file(path: Path) -> None:

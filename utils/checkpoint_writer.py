@@ -96,8 +96,8 @@ class CheckpointWriter:
         text = f"saved {', '.join(names)} in {seconds:.2f} s; training waited {clone_s:.3f} s"
         if seconds + clone_s > USUAL_GRACE_S / 2:
             logger.warning(f"{text}; that is near the {USUAL_GRACE_S} s which a stopped job is usually given")
-        else:  # saves between epochs may be many
-            logger.log(logging.INFO if len(names) > 1 else logging.DEBUG, text)
+        else:
+            logger.debug(text)
 
     def _prune(self) -> None:
         """Delete the oldest epoch checkpoints beyond `keep`; the newest is also `latest.pth`, so one always stays."""
