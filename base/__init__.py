@@ -2,7 +2,7 @@
 
 from base.base_data_loader import BaseDataLoader
 from base.base_model import BaseModel
-from base.base_trainer import BaseTrainer, Stateful
+from base.base_trainer import BaseTrainer
 from base.batch_dataset import BatchDataset, TensorBatches
 
-__all__ = ["BaseDataLoader", "BaseModel", "BaseTrainer", "BatchDataset", "Stateful", "TensorBatches"]
+__all__ = ["BaseDataLoader", "BaseModel", "BaseTrainer", "BatchDataset", "TensorBatches"]

@@ -6,10 +6,11 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from utils.checkpoint import load_checkpoint
 from utils.checkpoint_writer import CheckpointWriter
 from utils.device import memory_advice
 from utils.exactness import describe_environment, differences
-from utils.load_parts import MALFORMED, load_part
+from utils.load_parts import MALFORMED, Stateful, load_part
 from utils.rng import rng_state, set_rng_state
 from utils.run_lock import locked
 from utils.run_status import State, told_in_status
@@ -30,16 +31,6 @@ from utils.signals import EXIT_CODES, StopSignals
 
 # What these sections build has its state in the checkpoint; a change of theirs would be lost or make no sense.
 OWNERS_OF_STATE = ("arch.", "optimizer.", "lr_scheduler", "trainer.monitor", "trainer.ema_decay")
-
-
-class Stateful(Protocol):
-    """What a checkpoint can hold a part of."""
-
-    def state_dict(self) -> Any:
-        """Return plain data."""
-
-    def load_state_dict(self, state: Any) -> Any:
-        """Restore what `state_dict` returned."""
 
 
 class BaseTrainer(ABC):
@@ -88,9 +79,18 @@ class BaseTrainer(ABC):
     def train(self) -> None:
         """Train to the last epoch, or until early stopping; resume first where the config says so.
 
-        Raises UserErrors: CheckpointError, RunDirError, NonFiniteError, OutOfMemoryError; and Stopped after a signal,
-        when the run has been saved where it is. Whatever is raised is in status.json too.
+        Raises ConfigError, CheckpointError, RunDirError, NonFiniteError, OutOfMemoryError; and Stopped after a signal,
+        when the run has been saved where it is. How training ended is in status.json too.
         """
+        with self._running():
+            while self.position.epoch <= self.epochs and not self.monitor.should_stop:
+                self._stop_if_asked()
+                log = self._train_epoch(self.position.epoch)
+                self._finish_epoch(log)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Hold the run directory with its logs and checkpoints: new or resumed, and saved when a signal ends it."""
         self._try_batch()
         self.environment = self._environment()
         self.config.make_run_dir()
@@ -100,12 +100,24 @@ class BaseTrainer(ABC):
             self.config.start_logging()
             with (
                 StopSignals() as self.signals,
-                told_in_status(run_dir, self.position, self._state),
+                told_in_status(run_dir, self.position, self._final_state),
                 RunLog(run_dir, self.options["tensorboard"], log_sizes) as self.run_log,
                 CheckpointWriter(run_dir, self.options["keep_checkpoints"], self.run_log.sync) as self.checkpoints,
             ):
                 self._log_start()
-                self._run_epochs()
+                if self.config.resume is None:
+                    self._save_checkpoint(None)  # a disk that is full or cannot be written to is told before training
+                    self.checkpoints.wait()
+                try:
+                    yield
+                except Stopped:
+                    if self.saved_at != self.position:
+                        self._save_checkpoint(None)
+                    self.checkpoints.wait()  # its failure is told rather than the stop
+                    raise
+                except torch.OutOfMemoryError as error:
+                    loader_args = self.config["data_loader"].get("args", {})
+                    raise OutOfMemoryError(memory_advice(error, self.device, loader_args)) from error
                 self._log_end()
 
     @property
@@ -113,27 +125,9 @@ class BaseTrainer(ABC):
         """The run directory."""
         return self.config.save_dir
 
-    def _run_epochs(self) -> None:
-        if self.config.resume is None:
-            self._save_checkpoint(None)  # a disk that is full or cannot be written to is told before training
-            self.checkpoints.wait()
-        try:
-            while self.position.epoch <= self.epochs and not self.monitor.should_stop:
-                self._stop_if_asked()
-                self._run_epoch(self.position.epoch)
-        except Stopped:
-            if self.saved_at != self.position:
-                self._save_checkpoint(None)
-            self.checkpoints.wait()  # its failure is told rather than the stop
-            raise
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                memory_advice(error, self.device, self.config["data_loader"].get("args", {}))
-            ) from error
-
-    def _run_epoch(self, epoch: int) -> None:
-        """Train and validate one epoch, log it, save it."""
-        log = self._train_epoch(epoch)
+    def _finish_epoch(self, log: dict[str, float]) -> None:
+        """Log the epoch that has been trained and validated, move on, and save it where that is due."""
+        epoch = self.position.epoch
         for name in (name for name, value in log.items() if not math.isfinite(value)):
             self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
         is_best = self.monitor.update(epoch, log)
@@ -165,7 +159,7 @@ class BaseTrainer(ABC):
             message = f"stopped by {received.name} at {where}; go on with: python train.py -r {self.checkpoint_dir}"
             raise Stopped(message, received.name, EXIT_CODES[received])
 
-    def _state(self) -> State:
+    def _final_state(self) -> State:
         """Return what the run is: for status.json, when training has ended without an error."""
         return "early_stopped" if self.monitor.should_stop else "completed"
 

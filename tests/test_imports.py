@@ -49,6 +49,19 @@ def test_every_file_begins_with_what_it_is_for() -> None:
     assert [path for path in FILES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
 
 
+def test_the_call_chain_has_four_hops() -> None:
+    chain = [("train.py", "main", "train("), ("base/base_trainer.py", "train", "_train_epoch(")]
+    chain += [
+        ("trainer/trainer.py", "_train_epoch", "_train_step("),
+        ("trainer/trainer.py", "_train_step", ".step(self.opt"),
+    ]
+    for path, name, call in chain:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+        function = next(function for function in functions if function.name == name)
+        assert call in (ast.get_source_segment(source, function) or "")
+
+
 def test_the_training_step_shows_its_order_on_one_screen() -> None:
     source = (ROOT / "trainer" / "trainer.py").read_text(encoding="utf-8")
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]

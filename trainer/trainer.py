@@ -15,12 +15,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from base import BaseDataLoader, BaseTrainer, Stateful
+from base import BaseDataLoader, BaseTrainer
 from parse_config import ConfigParser
 from trainer.evaluation import evaluate
 from utils import ConfigError, Metric, MetricTracker, NonFiniteError, to_device
 from utils.ema import Ema
 from utils.finite import FiniteWatch
+from utils.load_parts import Stateful
 from utils.profiling import StepProfiler
 
 AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,6 +11,16 @@ from utils.errors import CheckpointError
 
 MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError)
 """What torch and we stumble over in a state that is none."""
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold a part of."""
+
+    def state_dict(self) -> Any:
+        """Return plain data."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Restore what `state_dict` returned."""
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
