@@ -74,7 +74,7 @@ def build_trainer(config: ConfigParser) -> Trainer:
 
 def main(config: ConfigParser) -> None:
     """Train, or go on training, as the config says."""
-    if config.resume:  # told now rather than after the data is loaded
+    if config.resume:  # told before the data is loaded; --resume-latest has only now found its run
         refuse_if_locked(config.save_dir)
     build_trainer(config).train()
 
@@ -99,6 +99,9 @@ def run(argv: list[str]) -> None:
     if asked.schema or asked.print_completion:
         describe_config(asked, parser)
         return
+    is_training = not (asked.print_config or asked.check)
+    if asked.resume and not asked.config and is_training:  # told at once, before the config and the data are looked at
+        refuse_if_locked(Path(asked.resume))
     config = parse_args(argv)
     if asked.print_config:
         for path, value, source in config.layers.origins():

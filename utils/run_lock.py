@@ -14,10 +14,12 @@ from utils.errors import RunDirError, writing_to
 LOCK_FILE = ".lock"
 
 
-def refuse_if_locked(run_dir: Path) -> None:
-    """Raise RunDirError where another process has the run: told at once, before data is loaded."""
-    with locked(run_dir):
-        pass
+def refuse_if_locked(path: Path) -> None:
+    """Raise RunDirError where another process has the run directory `path`, or that of the checkpoint `path`."""
+    run_dir = path if path.is_dir() else path.parent
+    if (run_dir / LOCK_FILE).exists():
+        with locked(run_dir):
+            pass
 
 
 @contextmanager
