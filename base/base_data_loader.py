@@ -112,10 +112,6 @@ class BaseDataLoader(DataLoader[Any]):
         """Return a short text that differs where the training data or its split does."""
         return f"{self.dataset.fingerprint()}:{zlib.crc32(self.train_indices().numpy().data):08x}"
 
-    def valid_indices(self) -> Tensor:
-        """(M,) int64: the samples of the dataset that are held out for validation."""
-        return self._valid[1]
-
     def peek(self, num_samples: int) -> Any:
         """Return a batch of the first few training samples, read in this process."""
         return self.collate_fn(self.dataset.__getitems__(self.train_indices()[:num_samples].tolist()))

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["train", "data_loader", "model.model", "sklearn.datasets", "torch._dynamo"])
-EXACT = ("model", "optimizer", "lr_scheduler", "scaler", "ema", "monitor", "position", "rng", "train_metrics")
+EXACT = ("model", "optimizer", "lr_scheduler", "scaler", "ema", "monitor", "position", "rng", "train_metrics", "watch")
 
 Process = multiprocessing.process.BaseProcess
 Setup = Callable[[], None]

@@ -44,6 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "lr_scheduler": {"type": "LambdaLR", "interval": "step", "args": {"lr_lambda": "0.99 ** step"}},
         "trainer__precision": "bf16",
     },
+    "fp16": {"trainer__precision": "fp16"},
     "torchmetrics, no accumulation": {
         "metrics": ["accuracy", {"type": "MulticlassF1Score", "args": {"num_classes": 10}}],
         "trainer__grad_accum_steps": 1,
@@ -80,7 +81,7 @@ def test_soak_of_kills(kind: str, run: int, tmp_path: Path) -> None:
     assert_same_run(expected, the_run(config))
 
 
-@pytest.mark.parametrize("kind", ["no workers", "step schedule, bf16"])
+@pytest.mark.parametrize("kind", ["no workers", "step schedule, bf16", "fp16"])
 def test_a_stop_at_every_single_step_is_exact(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     expected = train(small_config(tmp_path / "whole", **KINDS[kind]))

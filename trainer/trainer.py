@@ -146,7 +146,8 @@ class Trainer(BaseTrainer):
             self.lr_scheduler.step()
 
     def _stateful(self) -> dict[str, Stateful]:
-        parts: dict[str, Stateful] = {"train_metrics": self.train_metrics, "scaler": self.scaler, "ema": self.ema}
+        parts: dict[str, Stateful] = {"train_metrics": self.train_metrics, "watch": self.watch}
+        parts |= {"scaler": self.scaler, "ema": self.ema}
         if self.lr_scheduler is not None:
             parts["lr_scheduler"] = self.lr_scheduler
         return super()._stateful() | parts

@@ -36,6 +36,14 @@ class FiniteWatch:
         where = (position.epoch, position.step_in_epoch, position.global_step)
         self.steps.append(Step(*where, float(lr), loss, grad_norm))
 
+    def state_dict(self) -> dict[str, int]:
+        """Return how many steps in a row were skipped; complete after `first_bad`, which is called before each save."""
+        return {"num_skipped": self._num_skipped}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Restore what `state_dict` returned."""
+        self._num_skipped = int(state["num_skipped"])
+
     def first_bad(self) -> tuple[Step, str] | None:
         """Return the first step since the last call that must not be trained on, and why. Waits for the device."""
         steps, self.steps = self.steps, []
