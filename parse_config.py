@@ -7,8 +7,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel
 
 from logger import log_to_file, setup_logging
 from utils import ConfigError, write_json, writing_to
@@ -17,7 +20,7 @@ from utils.checkpoint import find_checkpoint
 from utils.config_check import find_problems
 from utils.config_file import read_config
 from utils.config_layers import ConfigLayers
-from utils.config_schema import RunConfig, TrainerSection
+from utils.config_schema import NESTED, RunConfig
 from utils.overrides import parse_override
 from utils.runs import adopt_resolved, make_new_dir, newest_run
 from utils.slot import Slot
@@ -134,7 +137,7 @@ class ConfigParser:
         """
         return self.builder.build(name, *args, **kwargs)
 
-    def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+    def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> partial[Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
         return self.builder.partial(name, *args, **kwargs)
 
@@ -180,10 +183,14 @@ class ConfigParser:
         return self._save_dir
 
     def _fill_defaults(self) -> None:
-        for target, schema in ((self.config, RunConfig), (self.config["trainer"], TrainerSection)):
-            for key, field in schema.model_fields.items():
+        schemas: dict[str, type[BaseModel]] = {"": RunConfig, **NESTED}
+        for path, schema in schemas.items():
+            section: Any = self.config
+            for key in path.split(".") if path else []:
+                section = section[key]
+            for key, field in schema.model_fields.items() if section is not None else []:
                 if not field.is_required():
-                    target.setdefault(key, deepcopy(field.default))
+                    section.setdefault(key, deepcopy(field.default))
 
 
 def add_override_flags(parser: argparse.ArgumentParser, options: Iterable[CustomArg]) -> None:

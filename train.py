@@ -12,15 +12,16 @@ from torch import nn
 
 from parse_config import ConfigParser, CustomArg, add_override_flags
 from slots import SLOTS
-from trainer import Trainer, rehearse
+from trainer import PROBE, Trainer, largest_batch_size, rehearse
 from utils import prepare_device, seed_everything, told_to_user, write_json
+from utils.acceleration import accelerate, fast_kernels
 from utils.checkpoint import load_checkpoint
 from utils.cli import add_run_flags
 from utils.config_layers import ConfigLayers
-from utils.debugging import set_debug_modes
 from utils.ema import best_weights
 from utils.load_parts import load_weights
 from utils.run_lock import refuse_if_locked
+from utils.torch_modes import set_torch_modes
 
 OPTIONS = [
     CustomArg(["--lr", "--learning_rate"], type=float, target="optimizer;args;lr"),
@@ -31,7 +32,11 @@ OPTIONS = [
 def build_trainer(config: ConfigParser) -> Trainer:
     """Build the objects that the config names and the trainer that trains them."""
     logger = config.get_logger("train", config["trainer"]["verbosity"])
-    set_debug_modes(config["trainer"])
+    if config["data_loader"].get("args", {}).get("batch_size") == "auto":
+        config.resolve("data_loader", {"batch_size": PROBE})
+        config.resolve("data_loader", {"batch_size": largest_batch_size(build_trainer(config))})
+        logger.info(f"batch_size: {config['data_loader']['args']['batch_size']} is the largest that fits")
+    set_torch_modes(config["trainer"])
     seed_everything(config["seed"])
     device, _ = prepare_device(config["n_gpu"], config["device"])
 
@@ -49,6 +54,7 @@ def build_trainer(config: ConfigParser) -> Trainer:
     if config.init_from:
         load_weights(model, best_weights(load_checkpoint(config.init_from)), str(config.init_from))
     model = model.to(device)
+    accelerate(model, config["trainer"], device)
     criterion = config.init_obj("loss")
     if isinstance(criterion, nn.Module):
         criterion = criterion.to(device)
@@ -56,6 +62,8 @@ def build_trainer(config: ConfigParser) -> Trainer:
 
     # Only what is trained is given to the optimizer. Delete the lr_scheduler section for a constant rate.
     trainable_params = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kernels = fast_kernels(config.init_ftn("optimizer"), trainable_params, config["trainer"]["cuda_graph"])
+    config.resolve("optimizer", kernels)
     optimizer = config.init_obj("optimizer", params=trainable_params)
     lr_scheduler = config.init_obj("lr_scheduler", optimizer=optimizer)
 

@@ -6,14 +6,16 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from base.batch_dataset import BatchDataset, SeededSamples
-from utils import EpochBatchSampler, epoch_steps, mix_seed, split_indices
+from utils import ConfigError, EpochBatchSampler, epoch_steps, mix_seed, split_indices
+
+MAX_SHARE_OF_DEVICE = 0.25  # of its free memory, for data that is kept there without being asked to
 
 
 def keep_batch(batch: Any) -> Any:
@@ -53,6 +55,8 @@ class BaseDataLoader(DataLoader[Any]):
         `valid_dataset` has the same samples as `dataset` and serves the validation split; give it where `dataset`
         augments. Raises ConfigError where the split leaves nothing to train on.
         """
+        if not isinstance(batch_size, int):  # not of a command that trains
+            raise ConfigError(f"data_loader.args.batch_size: {batch_size!r} is for training; give a number")
         train_indices, valid_indices = split_indices(
             len(dataset),  # type: ignore[arg-type]  # torch's Dataset does not declare it
             validation_split,
@@ -62,6 +66,7 @@ class BaseDataLoader(DataLoader[Any]):
         self.num_workers_asked = num_workers
         self._collate = collate_fn
         self._valid = (dataset if valid_dataset is None else valid_dataset, valid_indices, batch_size)
+        self._valid_loader: Any = None
         self.n_samples = len(train_indices)
         super().__init__(**self._options(dataset, train_indices, batch_size, shuffle))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
@@ -78,7 +83,7 @@ class BaseDataLoader(DataLoader[Any]):
         """Return the dataset indices of the samples of one optimizer step, without reading them."""
         batches = partial(self.batch_sampler.batches, seed)
         steps = epoch_steps(batches, len(self), epoch, step, len_epoch, grad_accum_steps)
-        return [index for batch in next(steps) for index in batch]
+        return [index for batch in next(steps) for index in batch.tolist()]
 
     def num_steps(self, grad_accum_steps: int = 1) -> int:
         """Return the number of optimizer steps in one pass over the data."""
@@ -95,14 +100,17 @@ class BaseDataLoader(DataLoader[Any]):
         dataset, indices, batch_size = self._valid
         if len(indices) == 0:
             return None
-        return DataLoader(**self._options(dataset, indices, batch_size, shuffle=False))
+        self._valid_loader = DataLoader(**self._options(dataset, indices, batch_size, shuffle=False))
+        return self._valid_loader
 
     def overfit(self, num_batches: int) -> DataLoader[Any]:
         """Train on the first `num_batches` batches alone, unshuffled; return a loader of the same for validation."""
         sampler = self.batch_sampler
         sampler.indices, sampler.shuffle = sampler.indices[: num_batches * sampler.batch_size], False
         self.n_samples = len(sampler.indices)
-        return DataLoader(**self._options(self._valid[0], sampler.indices, sampler.batch_size, shuffle=False))
+        options = self._options(self._valid[0], sampler.indices, sampler.batch_size, shuffle=False)
+        self._valid_loader = DataLoader(**options)
+        return self._valid_loader
 
     def train_indices(self) -> Tensor:
         """(N,) int64: the samples of the dataset that are trained on."""
@@ -114,7 +122,32 @@ class BaseDataLoader(DataLoader[Any]):
 
     def peek(self, num_samples: int) -> Any:
         """Return a batch of the first few training samples, read in this process."""
-        return self.collate_fn(self.dataset.__getitems__(self.train_indices()[:num_samples].tolist()))
+        return self.collate_fn(self.dataset.__getitems__(self.train_indices()[:num_samples]))
+
+    def place(self, device: torch.device, is_resident: bool | Literal["auto"] = "auto") -> bool:
+        """Keep the dataset on `device`; or else pin its batches, so that copying does not hold up computing.
+
+        Return whether it is kept there.
+
+        "auto" keeps it on a GPU where no workers read it and it takes at most a quarter of the free memory.
+        Raises ConfigError where `is_resident` is True and the dataset cannot be on a device.
+        """
+        num_bytes = None if self.num_workers_asked else self.dataset.num_bytes()
+        if is_resident is True and num_bytes is None:
+            what = (
+                "workers read it" if self.num_workers_asked else f"{type(self.dataset).__name__} hands out CPU batches"
+            )
+            raise ConfigError(f"trainer.device_resident: the data cannot be kept on {device}: {what}")
+        if is_resident == "auto":
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+            is_resident = num_bytes is not None and num_bytes <= MAX_SHARE_OF_DEVICE * free
+        for loader in [self, self._valid_loader] if self._valid_loader else [self]:
+            if is_resident and loader.dataset.num_bytes() is not None:
+                loader.dataset.to(device)
+                loader.batch_sampler.device = device
+            else:
+                loader.pin_memory = device.type == "cuda"
+        return is_resident
 
     def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Any]:
         self.set_epoch(seed, epoch, first_batch)
@@ -124,7 +157,7 @@ class BaseDataLoader(DataLoader[Any]):
         is_batched = isinstance(dataset, BatchDataset)
         return {
             "dataset": dataset if is_batched else SeededSamples(dataset),
-            "batch_sampler": EpochBatchSampler(indices, batch_size, shuffle),
+            "batch_sampler": EpochBatchSampler(indices, batch_size, shuffle, as_lists=self.num_workers_asked > 0),
             "num_workers": self.num_workers_asked,
             "collate_fn": self._collate or (keep_batch if is_batched else default_collate),
             # Python 3.14 starts workers through a server; a trainer that is killed leaves server and workers behind.

@@ -18,6 +18,9 @@ from utils import mix_seed, sample_uniforms
 Augment = Callable[[Tensor, Tensor], Tensor]
 """(inputs (N, ...), uniforms (N, 8) float32 in [0, 1)) -> augmented inputs of the same shape."""
 
+Indices = Tensor | list[int]
+"""Of the samples of a batch: (N,) int64 on the device of the dataset, or in a worker a list."""
+
 NUM_AUGMENT_DRAWS = 8  # uniform numbers that a sample gets for its augmentation
 
 
@@ -44,34 +47,93 @@ class BatchDataset(Dataset[Any], ABC):
         return f"{type(self).__name__}:{len(self)}"
 
     @abstractmethod
-    def __getitems__(self, indices: list[int]) -> Any:
+    def __getitems__(self, indices: Indices) -> Any:
         """Return what the loader's `collate_fn` makes a batch of."""
+
+    def to(self, device: torch.device) -> None:
+        """Hand out batches that are on `device` from now on; a dataset that cannot leaves them where they are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return torch.device("cpu")
+
+    def num_bytes(self) -> int | None:
+        """Return how much memory `to` takes on the device; None where the dataset cannot be there."""
+        return None
 
 
 class TensorBatches(BatchDataset):
     """Inputs (N, ...) and targets (N, ...) held in memory; a batch is one indexing operation."""
 
-    def __init__(self, inputs: Tensor, targets: Tensor, augment: Augment | None = None) -> None:
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs = inputs
         self.targets = targets
-        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        index = torch.tensor(indices)
-        inputs = self.inputs[index]
-        if self.augment is not None:
-            inputs = self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS))
-        return inputs, self.targets[index]
+    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        index = torch.as_tensor(indices, device=self.device)
+        return self.inputs[index], self.targets[index]
 
     def fingerprint(self) -> str:
         """Return a checksum of all inputs and targets."""
         checksum = 0
         for tensor in (self.inputs, self.targets):
-            checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
+            checksum = zlib.crc32(tensor.cpu().contiguous().numpy().data, checksum)
         return f"{super().fingerprint()}:{checksum:08x}"
+
+    def to(self, device: torch.device) -> None:
+        """Keep inputs and targets on `device`; the augmentation is then made there too."""
+        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs and targets are."""
+        return self.inputs.device
+
+    def num_bytes(self) -> int:
+        """Return the size of inputs and targets."""
+        return self.inputs.nbytes + self.targets.nbytes
+
+
+class AugmentedBatches(BatchDataset):
+    """The batches (inputs, targets) of another dataset, with the inputs augmented at random, anew each epoch."""
+
+    def __init__(self, dataset: BatchDataset, augment: Augment) -> None:
+        self.dataset = dataset
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Tell the dataset too."""
+        super().set_epoch(seed, epoch)
+        self.dataset.set_epoch(seed, epoch)
+
+    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        inputs, targets = self.dataset.__getitems__(indices)
+        index = torch.as_tensor(indices, device=inputs.device)
+        return self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS)), targets
+
+    def fingerprint(self) -> str:
+        """Return that of the dataset: what is done to it stands in the config."""
+        return self.dataset.fingerprint()
+
+    def to(self, device: torch.device) -> None:
+        """Keep the dataset on `device`, and augment there."""
+        self.dataset.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.dataset.device
+
+    def num_bytes(self) -> int | None:
+        """Return how much memory the dataset takes."""
+        return self.dataset.num_bytes()
 
 
 class SeededSamples(BatchDataset):
@@ -91,10 +153,10 @@ class SeededSamples(BatchDataset):
         """Return the class and the number of samples of the dataset; its content is not read."""
         return f"{type(self.dataset).__name__}:{len(self)}"
 
-    def __getitems__(self, indices: list[int]) -> list[Any]:
+    def __getitems__(self, indices: Indices) -> list[Any]:
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
-            return [self._sample(index) for index in indices]
+            return [self._sample(index) for index in torch.as_tensor(indices).tolist()]
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
@@ -104,7 +166,5 @@ class SeededSamples(BatchDataset):
         seed = mix_seed(self.seed, self.epoch, index)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would reseed the GPU too, and takes 25 times longer
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that reseeds the GPU too, and is 25x slower
         return self.dataset[index]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from base import BaseDataLoader, TensorBatches
 from utils import ConfigError, DataError, nearest, split_indices
-from utils.annotations import NonNegativeInt, PositiveInt, Share
+from utils.annotations import BatchSize, NonNegativeInt, Share
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -32,7 +32,7 @@ class CsvDataLoader(BaseDataLoader):
         self,
         path: str,
         target: str,
-        batch_size: PositiveInt,
+        batch_size: BatchSize,
         shuffle: bool = True,
         validation_split: Share = 0.0,
         num_workers: NonNegativeInt = 0,

@@ -6,7 +6,6 @@ import gzip
 import logging
 import math
 import zlib
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from base import BaseDataLoader, TensorBatches
-from data_loader.augment import random_shift
+from base import AugmentedBatches, BaseDataLoader, TensorBatches
+from data_loader.augment import Augmentation
 from utils import ConfigError, DataError, nearest, split_indices
-from utils.annotations import NonNegativeInt, PositiveInt, Share
+from utils.annotations import BatchSize, NonNegativeInt, Probability, Share
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]
 Source = Literal["auto", "mnist", "digits"]
@@ -43,7 +42,7 @@ class MnistDataLoader(BaseDataLoader):
     def __init__(
         self,
         data_dir: str,
-        batch_size: PositiveInt,
+        batch_size: BatchSize,
         shuffle: bool = True,
         validation_split: Share = 0.0,
         num_workers: NonNegativeInt = 0,
@@ -51,10 +50,13 @@ class MnistDataLoader(BaseDataLoader):
         *,
         source: Source = "auto",
         max_shift: NonNegativeInt = 0,
+        flip: Probability = 0.0,
+        erasing: Probability = 0.0,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
-        Training images are moved at random by up to `max_shift` pixels, anew each epoch.
+        Training images are augmented anew each epoch (see data_loader/augment.py): moved by up to `max_shift` pixels,
+        and with the probabilities `flip` and `erasing` mirrored and partly erased.
         """
         if source not in get_args(Source):
             raise ConfigError(
@@ -63,9 +65,10 @@ class MnistDataLoader(BaseDataLoader):
         images, labels, self.source = _load(Path(data_dir), training, source)
         inputs = (images.float() / 255 - MEAN).unsqueeze(1) / STD
         plain = TensorBatches(inputs, labels)
-        shifted = TensorBatches(inputs, labels, partial(random_shift, max_shift=max_shift)) if max_shift else plain
+        augmentation = Augmentation(max_shift, flip, erasing)
+        augmented = AugmentedBatches(plain, augmentation) if augmentation != Augmentation() else plain
         super().__init__(
-            shifted if training else plain,
+            augmented if training else plain,
             batch_size,
             shuffle and training,
             validation_split if training else 0,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from base import BaseDataLoader, TensorBatches
+from base import AugmentedBatches, BaseDataLoader, TensorBatches
 from utils import ConfigError, rng_state, set_rng_state
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def make_loader(kind: str, num_workers: int = 0, validation_split: float | int =
     """Return a loader of 40 training samples in 8 batches of "plain" or "augmented" tensors or "noisy" samples."""
     dataset: Dataset[Any] = {
         "plain": TensorBatches(INPUTS, TARGETS),
-        "augmented": TensorBatches(INPUTS, TARGETS, add_uniforms),
+        "augmented": AugmentedBatches(TensorBatches(INPUTS, TARGETS), add_uniforms),
         "noisy": NoisySamples(),
     }[kind]
     return BaseDataLoader(dataset, 5, True, validation_split, num_workers, **kwargs)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from base import BatchDataset, TensorBatches
+from base import AugmentedBatches, BatchDataset, TensorBatches
 from base.batch_dataset import NUM_AUGMENT_DRAWS, SeededSamples
 from utils import rng_state, sample_uniforms, set_rng_state
 
@@ -55,7 +55,7 @@ def test_tensor_batches_are_the_indexed_rows_in_the_order_asked_for() -> None:
 
 
 def test_augmentation_gets_each_samples_own_uniforms_of_the_epoch() -> None:
-    dataset = TensorBatches(INPUTS, TARGETS, augment=add_uniforms)
+    dataset = AugmentedBatches(TensorBatches(INPUTS, TARGETS), add_uniforms)
     dataset.set_epoch(5, 3)
     inputs, targets = dataset.__getitems__([4, 11])
     uniforms = sample_uniforms(5, 3, torch.tensor([4, 11]), NUM_AUGMENT_DRAWS)
@@ -65,11 +65,13 @@ def test_augmentation_gets_each_samples_own_uniforms_of_the_epoch() -> None:
 
 def test_augmentation_leaves_the_stored_samples_as_they_are() -> None:
     stored = INPUTS.clone()
-    TensorBatches(stored, TARGETS, augment=lambda inputs, uniforms: inputs.mul_(0)).__getitems__([1, 2])
+    AugmentedBatches(TensorBatches(stored, TARGETS), lambda inputs, uniforms: inputs.mul_(0)).__getitems__([1, 2])
     assert torch.equal(stored, INPUTS)
 
 
-@pytest.mark.parametrize("dataset", [TensorBatches(INPUTS, TARGETS, add_uniforms), SeededSamples(NoisySamples())])
+@pytest.mark.parametrize(
+    "dataset", [AugmentedBatches(TensorBatches(INPUTS, TARGETS), add_uniforms), SeededSamples(NoisySamples())]
+)
 def test_a_sample_is_the_same_in_any_batch_and_another_in_any_other_epoch_or_seed(dataset: BatchDataset) -> None:
     def sample(seed: int, epoch: int, batch: list[int]) -> list[float]:
         dataset.set_epoch(seed, epoch)

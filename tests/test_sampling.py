@@ -14,9 +14,9 @@ SAMPLES = torch.arange(100, 123)  # 23 indices that are not their own positions
 
 def batches(seed: int, epoch: int, first_batch: int = 0, shuffle: bool = True) -> list[list[int]]:
     """Return the batches of up to 5 of SAMPLES that the sampler yields."""
-    sampler = EpochBatchSampler(SAMPLES, batch_size=5, shuffle=shuffle)
+    sampler = EpochBatchSampler(SAMPLES, batch_size=5, shuffle=shuffle, as_lists=True)
     sampler.seed, sampler.epoch, sampler.first_batch = seed, epoch, first_batch
-    return list(sampler)
+    return [list(batch) for batch in sampler]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

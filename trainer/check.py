@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import Any
 
 import torch
 
 from trainer.trainer import Trainer
-from utils import to_device
+from utils.device import peak_memory
 
 NUM_TIMED_STEPS = 5
 
@@ -21,13 +20,13 @@ def rehearse(trainer: Trainer) -> list[str]:
     """
     loader, device = trainer.data_loader, trainer.device
     steps = loader.epoch_steps(1, **trainer.step_options)
-    microbatches = next(steps)
-    inputs, targets = to_device(microbatches[0], device)
+    microbatches = next(trainer._on_device(steps))
+    inputs, targets = microbatches[0]
     trainer.model.eval()
     with torch.no_grad():
         outputs = _shapes(trainer.model(inputs))
     trainer.model.train()
-    loss = trainer._train_step(microbatches)
+    loss, _ = trainer._train_step(microbatches)
     _wait(device)
     times = []
     for _ in range(NUM_TIMED_STEPS):
@@ -40,13 +39,14 @@ def rehearse(trainer: Trainer) -> list[str]:
     valid_sampler: Any = trainer.valid_data_loader.batch_sampler if trainer.valid_data_loader else None
     num_valid = len(valid_sampler.indices) if valid_sampler else 0
     epoch_s = step_s * trainer.num_steps
+    where = "on the device" if device.type == "cuda" else "in this process"
     return [
         f"data: {loader.n_samples:,} training samples, {num_valid:,} for validation",
         f"inputs {_shapes(inputs)}, targets {_shapes(targets)}, outputs {outputs}",
         f"model: {parameters:,} trainable parameters; loss of the first step {loss.item():.4g}",
         f"time on {device}: {step_s * 1e3:.1f} ms a step, {trainer.num_steps:,} steps an epoch; "
         f"{epoch_s:.0f} s an epoch, {epoch_s * trainer.epochs:.0f} s in all, validation not counted",
-        f"memory: {_peak_memory(device)}",
+        f"memory: {peak_memory(device) / 2**20:.0f} MiB {where}",
     ]
 
 
@@ -56,12 +56,6 @@ def _shapes(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_shapes(item)}" for key, item in value.items())
     return ", ".join(_shapes(item) for item in value) if isinstance(value, list | tuple) else type(value).__name__
-
-
-def _peak_memory(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB on the device"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB in this process"
 
 
 def _wait(device: torch.device) -> None:

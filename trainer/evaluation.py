@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils import MetricTracker, to_device
+from utils import MetricTracker
+from utils.acceleration import input_format
+from utils.device import prefetch
 
 
 @torch.no_grad()
@@ -26,8 +28,7 @@ def evaluate(
     """
     model.eval()
     metrics.reset()
-    for batch in batches:
-        inputs, targets = to_device(batch, device)
+    for inputs, targets in prefetch(batches, device, input_format(model)):
         outputs = model(inputs)
         metrics.update("loss", criterion(outputs, targets), n=len(targets))
         metrics.update_metrics(outputs, targets)

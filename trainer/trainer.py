@@ -18,13 +18,16 @@ from tqdm import tqdm
 from base import BaseDataLoader, BaseTrainer
 from parse_config import ConfigParser
 from trainer.evaluation import evaluate
-from utils import ConfigError, Metric, MetricTracker, NonFiniteError, to_device
+from utils import ConfigError, Metric, MetricTracker, NonFiniteError
+from utils.acceleration import clip_gradients, input_format
+from utils.device import prefetch
 from utils.ema import Ema
 from utils.finite import FiniteWatch
 from utils.load_parts import Stateful
 from utils.profiling import StepProfiler
+from utils.step_graph import StepGraph
 
-AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer(BaseTrainer):
@@ -58,10 +61,15 @@ class Trainer(BaseTrainer):
             "len_epoch": len_epoch or self.options["len_epoch"],
             "grad_accum_steps": self.options["grad_accum_steps"],
         }
+        # What "auto" came to stays with the run: an augmentation may round otherwise on another device.
+        self.options["device_resident"] = data_loader.place(device, self.options["device_resident"])
+        self.image_format = input_format(model)
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         # Turned off, these change nothing: that spares the training step its branches.
         self.max_grad_norm: float = self.options["max_grad_norm"] or math.inf
-        self.autocast_dtype = AUTOCAST_DTYPES[self.options["precision"]]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast_dtype == torch.float16)
+        autocast_dtype = AUTOCAST_DTYPES[self.options["precision"]]
+        self.autocast = torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self.ema = Ema(model, self.options["ema_decay"])
 
         self.profiler = StepProfiler(self.options["profile"])
@@ -72,6 +80,7 @@ class Trainer(BaseTrainer):
         self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
         self.valid_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
         self._check_config()
+        self.step_graph = StepGraph(self._train_step, optimizer) if self.options["cuda_graph"] else None
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Train from `self.position` to the end of the epoch, then validate; return all values by name."""
@@ -80,10 +89,13 @@ class Trainer(BaseTrainer):
         if first_step == 0:
             self.train_metrics.reset()
         started, num_samples = time.perf_counter(), 0
+        train_step = self.step_graph or self._train_step
         with self._progress_bar(epoch) as bar:
             steps = self.data_loader.epoch_steps(epoch, first_step, **self.step_options)
-            for microbatches in islice(steps, self.num_steps - first_step):
-                loss = self._train_step(microbatches)
+            for microbatches in self._on_device(islice(steps, self.num_steps - first_step)):
+                loss, grad_norm = train_step(microbatches)
+                self._watch_step(loss, grad_norm)
+                self._step_scheduler("step")
                 num_samples += sum(len(targets) for _, targets in microbatches)
                 bar.update()
                 self._log_step(loss, bar)
@@ -97,29 +109,29 @@ class Trainer(BaseTrainer):
         self._step_scheduler("epoch", log)
         return log
 
-    def _train_step(self, microbatches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Make one optimizer step; return the mean loss over its samples, still on the device."""
+    def _train_step(self, microbatches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Make one optimizer step; return the mean loss over its samples and the gradient's norm, on the device.
+
+        Nothing here waits for the device or depends on which step it is: it may be replayed as a CUDA graph.
+        """
         num_samples = sum(len(targets) for _, targets in microbatches)
         step_loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in microbatches:
-            inputs, targets = to_device(batch, self.device)
-            with torch.autocast(self.device.type, self.autocast_dtype, self.autocast_dtype != torch.float32):
+        for inputs, targets in microbatches:
+            with self.autocast:
                 outputs = self.model(inputs)
                 loss = self.criterion(outputs, targets)
             share = len(targets) / num_samples  # so that the gradient is that of one batch of all samples
             self.scaler.scale(loss * share).backward()
             step_loss += loss.detach() * share
-            self.train_metrics.update("loss", loss.detach(), n=len(targets))
             self.train_metrics.update_metrics(outputs.detach(), targets)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        grad_norm = clip_gradients(self.parameters, self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update()
-        self._watch_step(step_loss, grad_norm)
-        self._step_scheduler("step")
-        return step_loss
+        self.train_metrics.update("loss", step_loss, n=num_samples)
+        return step_loss, grad_norm
 
     def _valid_epoch(self, epoch: int) -> dict[str, float]:
         """Return the loss and metrics over the validation split, named val_*; {} where there is none."""
@@ -128,6 +140,10 @@ class Trainer(BaseTrainer):
         batches = self._until_stopped(islice(self.valid_data_loader, self.options["limit_batches"]))
         values = evaluate(self.ema.best_model, self.criterion, batches, self.valid_metrics, self.device)
         return {f"val_{name}": value for name, value in values.items()}
+
+    def _on_device(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches on the device, images in the model's memory format."""
+        return prefetch(batches, self.device, self.image_format)
 
     def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches; raise Stopped where a signal came."""
@@ -176,8 +192,9 @@ class Trainer(BaseTrainer):
     def _try_batch(self) -> None:
         """Raise ConfigError where loss or metrics refuse what the model gives for a batch, or give no number."""
         self.model.eval()
-        inputs, targets = to_device(self.data_loader.peek(self.data_loader.batch_sampler.batch_size), self.device)
-        outputs = self.model(inputs)
+        [(inputs, targets)] = self._on_device([self.data_loader.peek(self.data_loader.batch_sampler.batch_size)])
+        with torch.compiler.set_stance("force_eager"):  # compiling would take longer than this saves
+            outputs = self.model(inputs)
         metrics = MetricTracker("loss", metric_ftns=self.metric_ftns, device=self.device)
         try:
             with warnings.catch_warnings():
@@ -205,8 +222,25 @@ class Trainer(BaseTrainer):
             if self.lr_scheduler.mode != self.monitor.mode:
                 mode, monitor = self.lr_scheduler.mode, self.options["monitor"]
                 raise ConfigError(f"lr_scheduler.args.mode: {mode!r}, but the value to follow is {monitor!r}")
+        if self.options["cuda_graph"]:
+            self._check_graph()
         if isinstance(self.lr_scheduler, OneCycleLR | LambdaLR):
             self._check_schedule_lasts(self.lr_scheduler)
+
+    def _check_graph(self) -> None:
+        """Raise ConfigError where a CUDA graph would not hold all that a step changes."""
+        compile_mode = (self.options["compile"] or {}).get("mode")
+        reasons = {
+            f"it needs a GPU; this run is on {self.device}": self.device.type != "cuda",
+            "precision fp16 has a loss scale that changes; give bf16": self.scaler.is_enabled(),
+            "torchmetrics count on the host; give functions of model/metric.py": self.train_metrics.has_modules,
+            "the scheduler changes momentum too; give cycle_momentum false": getattr(
+                self.lr_scheduler, "cycle_momentum", False
+            ),
+            f"compile mode {compile_mode} makes graphs of its own": compile_mode in ("reduce-overhead", "max-autotune"),
+        }
+        if any(reasons.values()):
+            raise ConfigError(f"trainer.cuda_graph: {next(reason for reason, is_so in reasons.items() if is_so)}")
 
     def _check_schedule_lasts(self, scheduler: OneCycleLR | LambdaLR) -> None:
         """Raise ConfigError where the schedule ends, or makes no sense, before the run does."""

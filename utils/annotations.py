@@ -6,7 +6,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
@@ -15,6 +15,13 @@ from annotated_types import Ge, Interval
 from utils.errors import nearest
 
 PositiveInt = Annotated[int, Ge(1)]
+BatchSize = Annotated[
+    PositiveInt,
+    pydantic.BeforeValidator(
+        lambda value: 1 if value == "auto" else value, json_schema_input_type=PositiveInt | Literal["auto"]
+    ),
+]
+"""A number in the code; a config may say "auto", and the largest that fits is found before anything is built."""
 NonNegativeInt = Annotated[int, Ge(0)]
 Probability = Annotated[float, Interval(ge=0, le=1)]
 Share = Annotated[float, Interval(ge=0, lt=1)] | NonNegativeInt

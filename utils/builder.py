@@ -41,7 +41,7 @@ class Builder:
             return [self._build(name, entry, f"{name}.{i}", *args, **kwargs) for i, entry in enumerate(section)]
         return self._build(name, section, name, *args, **kwargs)
 
-    def partial(self, name: str, /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+    def partial(self, name: str, /, *args: Any, **kwargs: Any) -> partial[Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
         section = self.config[name]
         section = {"type": section} if isinstance(section, str) else section

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
 
-from utils.config_schema import MetricSection, RunConfig, SchedulerSection, Section, TrainerSection
+from utils.config_schema import NESTED, MetricSection, RunConfig, SchedulerSection, Section
 from utils.errors import ConfigError, nearest
 from utils.expression import parse_expression
 from utils.slot import Slot
 
-NESTED: dict[str, type[pydantic.BaseModel]] = {
-    "trainer": TrainerSection,
-    "metrics": MetricSection,
-    "lr_scheduler": SchedulerSection,
-}
+MODELS: dict[str, type[pydantic.BaseModel]] = {**NESTED, "metrics": MetricSection, "lr_scheduler": SchedulerSection}
 
 
 def find_problems(config: dict[str, Any], slots: Mapping[str, Slot], unsure: Collection[str] = ()) -> list[str]:
@@ -140,7 +136,7 @@ def _schema_problems(
             path = prefix + ".".join(str(part) for part in item["loc"])
             if item["type"] == "extra_forbidden":
                 *parents, key = item["loc"]
-                known = NESTED.get(str(parents[0]), Section).model_fields if parents else [*schema.model_fields, *also]
+                known = _model_at(parents).model_fields if parents else [*schema.model_fields, *also]
                 yield f"{path}: unknown key; {nearest(str(key), known)}"
             elif item["type"] == "missing":
                 yield f"{path}: missing"
@@ -150,6 +146,11 @@ def _schema_problems(
                 yield f"{path}: {item['msg']}; got {item['input']!r:.80}"
 
 
+def _model_at(loc: Sequence[int | str]) -> type[pydantic.BaseModel]:
+    """Return the schema of the section at a path; places in a list do not matter."""
+    return MODELS.get(".".join(part for part in loc if isinstance(part, str)), Section)
+
+
 def _description(schema: type[pydantic.BaseModel], loc: tuple[int | str, ...]) -> str:
-    parent = schema if len(loc) == 1 else NESTED.get(str(loc[0]), Section)
+    parent = schema if len(loc) == 1 else _model_at(loc[:-1])
     return parent.model_fields[str(loc[-1])].description or ""

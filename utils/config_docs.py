@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import pydantic
 import torch
+from pydantic.fields import FieldInfo
 
 from utils.annotations import annotations_of
-from utils.config_schema import MetricSection, RunConfig, TrainerSection
+from utils.config_schema import NESTED, MetricSection, RunConfig
 from utils.slot import Slot
 
 BEGIN, END = "<!-- config reference: made by make docs -->", "<!-- end of config reference -->"
@@ -49,18 +50,24 @@ def json_schema(slots: Mapping[str, Slot]) -> dict[str, Any]:
 def reference_table() -> str:
     """Return the config reference as a Markdown table, a row for each key."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
-    for prefix, model in (("", RunConfig), ("trainer.", TrainerSection)):
+    for path, field in _fields():
+        default = "–" if field.is_required() else f"`{json.dumps(field.default)}`"
+        rows.append(f"| `{path}` | {default} | {(field.description or '').replace('|', '/')} |")
+    return "\n".join(rows) + "\n"
+
+
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every key of the schema by its path."""
+    models: dict[str, type[pydantic.BaseModel]] = {"": RunConfig, **NESTED}
+    for section, model in models.items():
         for name, field in model.model_fields.items():
             if name != "trainer":
-                default = "–" if field.is_required() else f"`{json.dumps(field.default)}`"
-                rows.append(f"| `{prefix}{name}` | {default} | {(field.description or '').replace('|', '/')} |")
-    return "\n".join(rows) + "\n"
+                yield f"{section}.{name}".lstrip("."), field
 
 
 def dotted_paths(slots: Mapping[str, Slot], config: Mapping[str, Any]) -> list[str]:
     """Return every path that --set takes for `config`: the keys of the schema, and the arguments of its types."""
-    paths = [name for name in RunConfig.model_fields if name != "trainer"]
-    paths += [f"trainer.{name}" for name in TrainerSection.model_fields]
+    paths = [path for path, _ in _fields()]
     for key, slot in slots.items():
         section = config.get(key)
         if isinstance(section, dict) and "type" in section:

@@ -44,6 +44,18 @@ class SchedulerSection(Section):
     interval: Literal["epoch", "step"] = Field(default="epoch", description="step after each epoch or optimizer step")
 
 
+class CompileSection(_Strict):
+    """Options of torch.compile."""
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
+        default="default", description="reduce-overhead: with CUDA graphs"
+    )
+    dynamic: bool | None = Field(
+        default=False, description="one kernel for all shapes; false: one for each, which alone resumes exactly"
+    )
+    fullgraph: bool = Field(default=False, description="an error where part of the model cannot be compiled")
+
+
 class TrainerSection(_Strict):
     """How to train."""
 
@@ -68,7 +80,21 @@ class TrainerSection(_Strict):
     max_grad_norm: float | None = Field(default=None, gt=0, description="clip the gradient's 2-norm to this")
     ema_decay: float | None = Field(default=None, gt=0, lt=1, description="validate an average of the weights")
     max_skipped_steps: int = Field(default=10, ge=0, description="fp16: steps in a row that the loss scaler may skip")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="autocast to this in the forward")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        default="fp32", description="bf16, fp16: autocast to it in the forward; tf32: multiply in it, where a GPU can"
+    )
+    channels_last: Literal["auto"] | bool = Field(
+        default="auto", description="memory layout of images and convolutions; auto: on a CPU or CUDA"
+    )
+    device_resident: Literal["auto"] | bool = Field(
+        default="auto",
+        description="keep all data on the GPU; auto: where it takes a quarter of the free memory or less",
+    )
+    compile: CompileSection | None = Field(default=None, description="torch.compile the model: {} or its options")
+    cuda_graph: bool = Field(default=False, description="replay the training step as one CUDA graph; for small models")
+    grad_checkpointing: list[str] = Field(
+        default=[], description='submodules to compute again rather than keep their activations, e.g. ["layers.*"]'
+    )
     limit_batches: int | None = Field(
         default=None, ge=1, description="debugging: steps and validation batches an epoch"
     )
@@ -97,3 +123,7 @@ class RunConfig(_Strict):
     metrics: list[Metric] = Field(default=[], description="functions of model/metric.py or torchmetrics classes")
     lr_scheduler: SchedulerSection | None = Field(default=None, description="a class of torch.optim.lr_scheduler")
     trainer: TrainerSection = Field(description="how to train")
+
+
+NESTED: dict[str, type[BaseModel]] = {"trainer": TrainerSection, "trainer.compile": CompileSection}
+"""The sections that are no type with its arguments, by path, outer ones first."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +35,8 @@ def prepare_device(n_gpu_use: int, device: str = "auto") -> tuple[torch.device, 
     chosen = torch.device(name)
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device: 'mps' is not there; allowed: auto, cpu")
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)  # streams and graphs are made on the current one
     return chosen, [chosen.index or 0] if chosen.type == "cuda" else []
 
 
@@ -47,15 +51,59 @@ def _best_device(n_gpu_use: int) -> str:
     return "cpu"
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move a tensor, or the tensors in a list, tuple or dict, to the device."""
+def to_device(batch: Any, device: torch.device, images: torch.memory_format = torch.preserve_format) -> Any:
+    """Move a tensor, or the tensors in a list, tuple or dict, to the device; 4-D ones in the memory format `images`."""
     if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
+        memory_format = images if batch.ndim == 4 else torch.preserve_format
+        return batch.to(device, non_blocking=True, memory_format=memory_format)
     if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
+        return {key: to_device(value, device, images) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
+        return type(batch)(to_device(value, device, images) for value in batch)
     return batch
+
+
+def prefetch(
+    batches: Iterable[Any], device: torch.device, images: torch.memory_format = torch.preserve_format
+) -> Iterator[Any]:
+    """Yield the batches on the device; on a GPU, copy the next one on a side stream while this one is computed with."""
+    if device.type != "cuda":
+        yield from (to_device(batch, device, images) for batch in batches)
+        return
+    stream = torch.cuda.Stream(device)
+    ready: list[tuple[Any, torch.cuda.Event]] = []
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            ready.append((to_device(batch, device, images), stream.record_event()))
+        if len(ready) > 1:
+            yield _received(*ready.pop(0))
+    for batch, copied in ready:
+        yield _received(batch, copied)
+
+
+def _received(batch: Any, copied: torch.cuda.Event) -> Any:
+    """Let the current stream wait for the copy, and the allocator know that it uses the batch."""
+    current = torch.cuda.current_stream()
+    current.wait_event(copied)
+    for tensor in tensors_of(batch):
+        tensor.record_stream(current)
+    return batch
+
+
+def tensors_of(batch: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in nested lists, tuples and dicts, in their order."""
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif isinstance(batch, dict | list | tuple):
+        for item in batch.values() if isinstance(batch, dict) else batch:
+            yield from tensors_of(item)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the bytes that torch has used at most on a GPU, or else those of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def memory_advice(error: Exception, device: torch.device, loader_args: Mapping[str, Any]) -> str:

@@ -18,29 +18,33 @@ Metric = Callable[[Any, Any], Any]
 class MetricTracker:
     """Sample-weighted means of batch values, and the results of torchmetrics' metrics.
 
-    Nothing here waits for the device but `avg` and `result`. Sums are float64 where the device has it, so that the
-    mean does not depend on how samples were batched beyond the rounding of the batch values themselves.
+    Nothing here waits for the device but `avg` and `result`, and sums and counts are tensors that change in place, so
+    that a CUDA graph can hold an update. Sums are float64 where the device has it, so that the mean does not depend on
+    how samples were batched beyond the rounding of the batch values themselves.
     """
 
     def __init__(self, *keys: str, metric_ftns: Sequence[Metric] = (), device: torch.device | None = None) -> None:
         """Track `keys`, fed by `update`, and `metric_ftns`, fed by `update_metrics`. Copies torchmetrics objects."""
         device = device or torch.device("cpu")
-        self._dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = torch.float32 if device.type == "mps" else torch.float64
         self._functions = {ftn.__name__: ftn for ftn in metric_ftns if not isinstance(ftn, nn.Module)}
         self._modules: dict[str, Any] = {
             str(ftn.__name__): deepcopy(ftn).to(device) for ftn in metric_ftns if isinstance(ftn, nn.Module)
         }
         self.keys = [*keys, *(str(ftn.__name__) for ftn in metric_ftns)]
-        self._totals = {
-            key: torch.zeros((), dtype=self._dtype, device=device) for key in self.keys if key not in self._modules
-        }
-        self._counts = dict.fromkeys(self._totals, 0)
+        means = [key for key in self.keys if key not in self._modules]
+        self._totals = {key: torch.zeros((), dtype=dtype, device=device) for key in means}
+        self._counts = {key: torch.zeros((), dtype=torch.int64, device=device) for key in means}
+
+    @property
+    def has_modules(self) -> bool:
+        """Whether some of the metrics are torchmetrics objects, which change on the host too."""
+        return bool(self._modules)
 
     def reset(self) -> None:
         """Start a new epoch."""
-        for key, total in self._totals.items():
-            total.zero_()
-            self._counts[key] = 0
+        for value in (*self._totals.values(), *self._counts.values()):
+            value.zero_()
         for module in self._modules.values():
             module.reset()
 
@@ -49,8 +53,8 @@ class MetricTracker:
         if isinstance(value, Tensor):
             self._totals[key].add_(value.detach(), alpha=n)
         else:
-            self._totals[key] += value * n
-        self._counts[key] += n
+            self._totals[key].add_(value * n)
+        self._counts[key].add_(n)
 
     @torch.no_grad()
     def update_metrics(self, outputs: Any, targets: Any) -> None:
@@ -62,7 +66,7 @@ class MetricTracker:
 
     def avg(self, key: str) -> float:
         """Return the mean of `key` so far; NaN before the first sample. Waits for the device."""
-        return self._totals[key].item() / self._counts[key] if self._counts[key] else float("nan")
+        return (self._totals[key] / self._counts[key]).item()
 
     def result(self) -> dict[str, float]:
         """Return every value by its key, in the order they were named. Waits for the device."""
@@ -78,7 +82,7 @@ class MetricTracker:
         """Return the accumulators as plain data, so that an epoch's means survive a stop in the middle of it."""
         return {
             "totals": self._totals,
-            "counts": dict(self._counts),
+            "counts": self._counts,
             "modules": {
                 key: {"state": module.metric_state, "update_count": module._update_count}
                 for key, module in self._modules.items()
@@ -89,7 +93,7 @@ class MetricTracker:
         """Restore what `state_dict` returned."""
         for key, total in state["totals"].items():
             self._totals[key].copy_(total)
-        self._counts.update(state["counts"])
+            self._counts[key].copy_(state["counts"][key])
         for key, saved in state["modules"].items():
             # torchmetrics' own state dict is empty by default and never has the update count.
             module = self._modules[key]

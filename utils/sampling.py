@@ -17,15 +17,18 @@ T = TypeVar("T")
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 
 
-class EpochBatchSampler(Sampler[list[int]]):
+class EpochBatchSampler(Sampler[Any]):
     """Batches of dataset indices, the last one possibly smaller.
 
     The order depends on (seed, epoch) alone, so a run can go on in the middle of an epoch: `first_batch` is where
     iteration starts, and nothing before it is drawn or skipped one by one.
     """
 
-    def __init__(self, indices: Tensor, batch_size: int, shuffle: bool) -> None:
+    def __init__(self, indices: Tensor, batch_size: int, shuffle: bool, as_lists: bool = False) -> None:
+        """Iterate over tensors on `self.device`, or `as_lists`, which cross to a worker without shared memory."""
         self.indices = indices  # (N,) int64
+        self.device = indices.device
+        self.as_lists = as_lists
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = 0
@@ -40,17 +43,19 @@ class EpochBatchSampler(Sampler[list[int]]):
         """Make the next iteration yield the batches of `epoch` from `first_batch` on."""
         self.seed, self.epoch, self.first_batch = seed, epoch, first_batch
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return self.batches(self.seed, self.epoch, self.first_batch)
+    def __iter__(self) -> Iterator[Tensor | list[int]]:
+        batches = self.batches(self.seed, self.epoch, self.first_batch)
+        return (batch.tolist() for batch in batches) if self.as_lists else batches
 
-    def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[list[int]]:
-        """Yield the batches of `epoch` from `first_batch` on; a pure function of its arguments."""
+    def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
+        """Yield the batches of `epoch` from `first_batch` on, (n,) int64; a pure function of its arguments."""
         order = self.indices
         if self.shuffle:
             generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
             order = order[torch.randperm(len(order), generator=generator)]
+        order = order.to(self.device)  # once an epoch, rather than a copy for each batch
         for start in range(first_batch * self.batch_size, len(order), self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+            yield order[start : start + self.batch_size]
 
 
 def epoch_steps(
