@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,8 @@ class RunLog:
     """Writes scalars to `metrics.jsonl` and to TensorBoard, on one x-axis: the number of optimizer steps.
 
     A checkpoint holds `sizes()`, how long each file was then; a resumed run cuts the files back to that and writes on,
-    so no step stands there twice, and none is missing.
+    so no step stands there twice, and none is missing. A thread writes, so that training does not wait for a slow disk;
+    what went wrong is raised by the next call.
     """
 
     def __init__(self, log_dir: Path, tensorboard: bool, sizes: dict[str, int] | None = None) -> None:
@@ -31,21 +34,23 @@ class RunLog:
                 _cut_back(log_dir, sizes)
             self._metrics = open(log_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115  # open while the run is
             self.writer = TensorboardWriter(log_dir, enabled=tensorboard)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log")
+        self._pending: deque[Future[None]] = deque()
 
     def log_step(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
         """Add what one optimizer step gave; the curves are called "step/NAME"."""
-        self._write({"kind": "step", "epoch": epoch, "global_step": global_step, **values})
-        self._add_scalars(global_step, {f"step/{name}": value for name, value in values.items()})
+        tags = {name: f"step/{name}" for name in values}
+        self._add({"kind": "step", "epoch": epoch, "global_step": global_step}, values, tags)
 
     def log_epoch(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
         """Add what an epoch gave; "val_NAME" is the curve "NAME/valid", "NAME" is "NAME/train", "GROUP/NAME" stays."""
-        self._write({"kind": "epoch", "epoch": epoch, "global_step": global_step, **values})
-        self._add_scalars(global_step, {_tag(name): value for name, value in values.items()})
+        tags = {name: _tag(name) for name in values}
+        self._add({"kind": "epoch", "epoch": epoch, "global_step": global_step}, values, tags)
 
     def sizes(self) -> dict[str, int]:
         """Hand everything to the operating system; return the length of each file in bytes, by name."""
+        self._wait()
         with writing_to(self.log_dir):
-            self._metrics.flush()
             self.writer.flush()
             return {path.name: path.stat().st_size for path in _log_files(self.log_dir)}
 
@@ -64,20 +69,33 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Flush and close the files; where something went wrong before, let that be what is told."""
+        self._executor.shutdown(wait=True)
         with suppress(*[RunDirError] if error else []), writing_to(self.log_dir):
             self._metrics.close()
             self.writer.close()
+            self._wait()
 
-    def _write(self, record: dict[str, Any]) -> None:
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    def _add(self, where: dict[str, Any], values: dict[str, float], tags: dict[str, str]) -> None:
+        """Hand a line of metrics.jsonl, and a point for each of its curves, to the thread; raise what it failed at."""
+        while self._pending and self._pending[0].done():
+            self._raise_error(self._pending.popleft())
+        self._pending.append(self._executor.submit(self._write, where, values, tags))
+
+    def _wait(self) -> None:
+        while self._pending:
+            self._raise_error(self._pending.popleft())
+
+    def _raise_error(self, written: Future[None]) -> None:
         with writing_to(self.log_dir):
-            self._metrics.write(json.dumps(finite) + "\n")  # NaN becomes null: JSON has no NaN
-            self._metrics.flush()
+            written.result()
 
-    def _add_scalars(self, global_step: int, values: dict[str, float]) -> None:
-        self.writer.set_step(global_step)
-        for tag, value in values.items():
-            self.writer.add_scalar(tag, value)
+    def _write(self, where: dict[str, Any], values: dict[str, float], tags: dict[str, str]) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._metrics.write(json.dumps(where | finite) + "\n")  # NaN becomes null: JSON has no NaN
+        self._metrics.flush()
+        self.writer.set_step(where["global_step"])
+        for name, value in values.items():
+            self.writer.add_scalar(tags[name], value)
 
 
 def _tag(name: str) -> str:

@@ -1,0 +1,155 @@
+"""Levers change how fast a run is and what it is made of, never what it computes beyond rounding, nor its names."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from conftest import assert_equal, epochs_of, newest, records_of, run_train, train
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from model.model import MLP, MnistModel
+from utils import ConfigError
+from utils.acceleration import accelerate, clip_gradients, fast_kernels, input_format, recompute_activations
+
+CPU = torch.device("cpu")
+OPTIONS: dict[str, Any] = {"channels_last": "auto", "grad_checkpointing": [], "compile": None}
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the gradients of one forward and backward pass with dropout, always the same."""
+    torch.manual_seed(0)
+    images = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    model.zero_grad()
+    model(images).square().sum().backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD", "Adagrad", "RMSprop", "Adadelta"])
+def test_fused_is_taken_where_a_step_with_it_works_and_left_where_the_config_chooses(optimizer: str) -> None:
+    cls = getattr(torch.optim, optimizer)
+    params = [torch.zeros(3)]
+    has_kernel = optimizer in ("Adam", "AdamW", "SGD", "Adagrad")  # on a CPU
+    assert fast_kernels(partial(cls, lr=0.1), params, is_captured=False) == ({"fused": True} if has_kernel else {})
+    assert fast_kernels(partial(cls, foreach=False), params, is_captured=False) == {}
+
+
+def test_weights_that_no_fused_kernel_takes_leave_the_optimizer_as_it_is() -> None:
+    assert fast_kernels(partial(torch.optim.Adam), [torch.zeros(1, dtype=torch.complex64)], is_captured=False) == {}
+
+
+def test_what_a_graph_needs_of_an_optimizer_is_asked_for_or_told() -> None:
+    weights = [torch.zeros(1)]
+    assert fast_kernels(partial(torch.optim.NAdam), weights, is_captured=True) == {"capturable": True}
+    assert fast_kernels(partial(torch.optim.SGD), weights, is_captured=True) == {"fused": True}
+    with pytest.raises(ConfigError, match="cuda_graph: Adafactor cannot be captured"):
+        fast_kernels(partial(torch.optim.Adafactor), weights, is_captured=True)
+
+
+def test_a_run_says_in_its_config_which_kernels_it_took_and_goes_on_with_them(config: dict[str, Any]) -> None:
+    run_dir = train(config, "--set", "trainer.epochs=1")
+    assert newest(run_dir)["config"]["optimizer"]["args"]["fused"] is True
+    resumed = run_train("-r", str(run_dir), "--set", "trainer.epochs=2")
+    assert_equal(newest(train(config))["model"], newest(resumed)["model"])
+
+
+def test_channels_last_is_the_layout_of_convolutions_alone_and_changes_only_the_rounding() -> None:
+    torch.manual_seed(0)
+    plain, fast = MnistModel(), MnistModel()
+    fast.load_state_dict(plain.state_dict())
+    accelerate(fast, OPTIONS, CPU)
+    assert fast.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert (input_format(plain), input_format(fast)) == (torch.preserve_format, torch.channels_last)
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(gradients(fast)[name], gradient)
+
+
+def test_a_model_without_convolutions_keeps_the_layout_of_its_inputs() -> None:
+    model = MLP(3, [4])
+    accelerate(model, OPTIONS, CPU)
+    assert input_format(model) == torch.preserve_format
+
+
+@pytest.mark.parametrize("patterns", [["conv*"], ["fc1", "conv1"], ["*"]])
+def test_recomputed_activations_give_the_same_gradients_to_the_bit_and_the_same_names(patterns: list[str]) -> None:
+    torch.manual_seed(0)
+    model = MnistModel()
+    names, expected = list(model.state_dict()), gradients(model)
+    recompute_activations(model, patterns)
+    assert_equal(expected, gradients(model))
+    assert list(model.state_dict()) == names
+
+
+def num_kept(model: nn.Module) -> int:
+    """Return how many tensors a forward pass keeps for the backward one."""
+    kept: set[int] = set()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.add(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.randn(32, 64))
+    return len(kept)
+
+
+def test_recomputed_activations_are_not_kept() -> None:
+    model = nn.Sequential(nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(8)]))
+    before = num_kept(model)
+    recompute_activations(model, ["0"])
+    assert num_kept(model) < before / 4
+
+
+def test_a_pattern_that_fits_no_submodule_is_told_with_the_nearest(config: dict[str, Any]) -> None:
+    config["trainer"]["grad_checkpointing"] = ["conv3"]
+    with pytest.raises(ConfigError, match=r"trainer.grad_checkpointing: no submodule 'conv3'; did you mean 'conv"):
+        train(config)
+
+
+@pytest.mark.parametrize("change", [{"grad_checkpointing": ["conv*"]}, {"channels_last": False}])
+def test_a_run_with_a_lever_ends_as_one_without_it_but_for_rounding(
+    config: dict[str, Any], change: dict[str, Any]
+) -> None:
+    expected = epochs_of(train(config))
+    config["trainer"] |= change
+    for record, other in zip(expected, epochs_of(train(config))):
+        assert other["val_loss"] == pytest.approx(record["val_loss"], rel=2e-2)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_has_clean_names_and_goes_on_to_the_bit(config: dict[str, Any]) -> None:
+    config["data_loader"]["args"]["batch_size"] = 200
+    config["trainer"]["compile"] = {}
+    whole = train(config)
+    part = train(config, "--set", "trainer.epochs=1")
+    resumed = run_train("-r", str(part), "--set", "trainer.epochs=2")
+    assert list(newest(whole)["model"]) == list(MnistModel().state_dict())
+    assert newest(whole)["config"]["trainer"]["compile"] == {"mode": "default", "dynamic": False, "fullgraph": False}
+    assert_equal(newest(whole)["model"], newest(resumed)["model"])
+    assert records_of(whole) == records_of(resumed)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6, float("inf")])
+def test_clipping_is_torchs_own(max_norm: float) -> None:
+    model = MLP(3, [4])
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    parameters = list(model.parameters())
+    before = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+    norm = clip_gradients(parameters, max_norm)
+    clipped = [parameter.grad for parameter in parameters]
+    for parameter, gradient in zip(parameters, before):
+        parameter.grad = gradient
+    assert norm == clip_grad_norm_(parameters, max_norm)
+    assert_equal(clipped, [parameter.grad for parameter in parameters])
+
+
+def test_tf32_is_a_mode_of_torch_for_this_run(config: dict[str, Any]) -> None:
+    train(config, "--set", "trainer.precision=tf32", "--set", "trainer.epochs=1")
+    assert torch.get_float32_matmul_precision() == "high"
+    train(config, "--set", "trainer.epochs=1")
+    assert torch.get_float32_matmul_precision() == "highest"
