@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import pydantic
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from utils.errors import nearest
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
 Probability = Annotated[float, Interval(ge=0, le=1)]
 Share = Annotated[float, Interval(ge=0, lt=1)] | NonNegativeInt
 """A fraction of the samples, or a number of them."""
