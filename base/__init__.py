@@ -3,6 +3,14 @@
 from base.base_data_loader import BaseDataLoader
 from base.base_model import BaseModel
 from base.base_trainer import BaseTrainer
-from base.batch_dataset import AugmentedBatches, BatchDataset, TensorBatches
+from base.batch_dataset import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
 
-__all__ = ["AugmentedBatches", "BaseDataLoader", "BaseModel", "BaseTrainer", "BatchDataset", "TensorBatches"]
+__all__ = [
+    "AugmentedBatches",
+    "BaseDataLoader",
+    "BaseModel",
+    "BaseTrainer",
+    "BatchDataset",
+    "MappedBatches",
+    "TensorBatches",
+]

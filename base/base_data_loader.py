@@ -49,19 +49,19 @@ class BaseDataLoader(DataLoader[Any]):
         collate_fn: Callable[[Any], Any] | None = None,
         *,
         valid_dataset: Dataset[Any] | None = None,
+        indices: Tensor | None = None,
     ) -> None:
         """Hold out `validation_split` (a fraction of the samples, or a count) for `split_validation`.
 
-        `valid_dataset` has the same samples as `dataset` and serves the validation split; give it where `dataset`
-        augments. Raises ConfigError where the split leaves nothing to train on.
+        `indices`, (N,) int64, are the samples to use of `dataset`, by default all. `valid_dataset` has the same samples
+        as `dataset` and serves the validation split; give it where `dataset` augments. Raises ConfigError where the
+        split leaves nothing to train on.
         """
         if not isinstance(batch_size, int):  # not of a command that trains
             raise ConfigError(f"data_loader.args.batch_size: {batch_size!r} is for training; give a number")
-        train_indices, valid_indices = split_indices(
-            len(dataset),  # type: ignore[arg-type]  # torch's Dataset does not declare it
-            validation_split,
-            "data_loader.args.validation_split",
-        )
+        num_samples = len(dataset if indices is None else indices)  # type: ignore[arg-type]  # Dataset declares none
+        where = "data_loader.args.validation_split"
+        train_indices, valid_indices = split_indices(num_samples, validation_split, where, indices=indices)
         self.resolved_args: dict[str, Any] = {}
         self.num_workers_asked = num_workers
         self._collate = collate_fn
@@ -149,15 +149,23 @@ class BaseDataLoader(DataLoader[Any]):
                 loader.pin_memory = device.type == "cuda"
         return is_resident
 
+    def train_samples(self, chunk_size: int = 1 << 16) -> Iterator[Any]:
+        """Yield all training samples once in batches of `chunk_size`, in their own order, read in this process."""
+        for indices in self.train_indices().split(chunk_size):
+            yield self.collate_fn(self.dataset.__getitems__(indices))
+
     def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Any]:
         self.set_epoch(seed, epoch, first_batch)
         yield from self
 
     def _options(self, dataset: Dataset[Any], indices: Tensor, batch_size: int, shuffle: bool) -> dict[str, Any]:
         is_batched = isinstance(dataset, BatchDataset)
+        block_size = dataset.block_size if isinstance(dataset, BatchDataset) else None
         return {
             "dataset": dataset if is_batched else SeededSamples(dataset),
-            "batch_sampler": EpochBatchSampler(indices, batch_size, shuffle, as_lists=self.num_workers_asked > 0),
+            "batch_sampler": EpochBatchSampler(
+                indices, batch_size, shuffle, as_lists=self.num_workers_asked > 0, block_size=block_size
+            ),
             "num_workers": self.num_workers_asked,
             "collate_fn": self._collate or (keep_batch if is_batched else default_collate),
             # Python 3.14 starts workers through a server; a trainer that is killed leaves server and workers behind.

@@ -6,6 +6,7 @@ import random
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils import mix_seed, sample_uniforms
+from utils import DataError, mix_seed, sample_uniforms
 
 Augment = Callable[[Tensor, Tensor], Tensor]
 """(inputs (N, ...), uniforms (N, 8) float32 in [0, 1)) -> augmented inputs of the same shape."""
@@ -21,6 +22,7 @@ Augment = Callable[[Tensor, Tensor], Tensor]
 Indices = Tensor | list[int]
 """Of the samples of a batch: (N,) int64 on the device of the dataset, or in a worker a list."""
 
+BLOCK_BYTES = 256 << 10  # of a table on disk that are read together
 NUM_AUGMENT_DRAWS = 8  # uniform numbers that a sample gets for its augmentation
 
 
@@ -33,6 +35,8 @@ class BatchDataset(Dataset[Any], ABC):
 
     seed = 0
     epoch = 0
+    block_size: int | None = None
+    """How many samples in a row are best read together, or None; epochs are then shuffled by such blocks."""
 
     def set_epoch(self, seed: int, epoch: int) -> None:
         """Tell which epoch comes; called before its first batch, in the process that starts the workers."""
@@ -81,7 +85,8 @@ class TensorBatches(BatchDataset):
         """Return a checksum of all inputs and targets."""
         checksum = 0
         for tensor in (self.inputs, self.targets):
-            checksum = zlib.crc32(tensor.cpu().contiguous().numpy().data, checksum)
+            for samples in tensor.split(4096):  # some at a time: of a view, which a copy is made of, all may be large
+                checksum = zlib.crc32(samples.cpu().contiguous().numpy().data, checksum)
         return f"{super().fingerprint()}:{checksum:08x}"
 
     def to(self, device: torch.device) -> None:
@@ -104,6 +109,7 @@ class AugmentedBatches(BatchDataset):
     def __init__(self, dataset: BatchDataset, augment: Augment) -> None:
         self.dataset = dataset
         self.augment = augment
+        self.block_size = dataset.block_size
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -134,6 +140,38 @@ class AugmentedBatches(BatchDataset):
     def num_bytes(self) -> int | None:
         """Return how much memory the dataset takes."""
         return self.dataset.num_bytes()
+
+
+class MappedBatches(BatchDataset):
+    """A table of float32 (N, F + 1) in an .npy file that stays on disk; inputs (N, F), and the last column as target.
+
+    A batch is read when it is asked for, through a memory map, whose pages the system keeps as it has memory to spare.
+    """
+
+    def __init__(self, path: Path, checksum: str) -> None:
+        """`checksum` stands for the values in the `fingerprint`, which does not read them. Raises DataError."""
+        self.path = path
+        self.checksum = checksum
+        try:
+            self.table = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read: {error}; delete it, and it is made anew") from None
+        self.block_size = max(1, BLOCK_BYTES // (self.table.itemsize * self.table.shape[1]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker that is not forked map the file itself, rather than get a copy of the table."""
+        return type(self), (self.path, self.checksum), {"seed": self.seed, "epoch": self.epoch}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        rows = torch.from_numpy(self.table[np.asarray(indices)])
+        return rows[:, :-1].contiguous(), rows[:, -1:].contiguous()
+
+    def fingerprint(self) -> str:
+        """Return the checksum that was given."""
+        return f"{super().fingerprint()}:{self.checksum}"
 
 
 class SeededSamples(BatchDataset):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,11 +61,12 @@ class MLP(BaseModel):
 
     def adapt(self, data_loader: BaseDataLoader) -> None:
         """Take the means and standard deviations of the training split's features and target."""
-        inputs, targets = data_loader.peek(data_loader.n_samples)
-        if inputs.shape[1] != self.in_features:
-            raise ConfigError(f"arch.args.in_features: {self.in_features}, but the data has {inputs.shape[1]} features")
-        self.feature_mean, self.feature_std = _mean_and_std(inputs)
-        self.target_mean, self.target_std = _mean_and_std(targets)
+        num_features = data_loader.peek(1)[0].shape[1]
+        if num_features != self.in_features:
+            raise ConfigError(f"arch.args.in_features: {self.in_features}, but the data has {num_features} features")
+        mean, std = _mean_and_std(torch.cat(batch, dim=1) for batch in data_loader.train_samples())
+        self.feature_mean, self.target_mean = mean[:-1], mean[-1:]
+        self.feature_std, self.target_std = std[:-1], std[-1:]
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_features) float -> (N, 1)."""
@@ -86,7 +89,19 @@ class PolynomialRegression(BaseModel):
         return (features**self.exponents) @ self.coefficients.unsqueeze(1)
 
 
-def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the float32 mean and standard deviation of each column of (N, F); a constant column has deviation 1."""
-    std, mean = torch.std_mean(values.double(), dim=0, correction=0)
+def _mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the float32 mean and standard deviation of each column of chunks (N, F) of rows; a constant column has 1.
+
+    In float64 and chunk by chunk, as in Chan, Golub, LeVeque 1979, "Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances".
+    """
+    num_rows, mean, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()  # squares of deviations, summed
+    for chunk in chunks:
+        chunk_var, chunk_mean = torch.var_mean(chunk.double(), dim=0, correction=0)
+        total = num_rows + len(chunk)
+        delta = chunk_mean - mean
+        mean = mean + delta * (len(chunk) / total)
+        squares = squares + chunk_var * len(chunk) + delta.square() * (num_rows * len(chunk) / total)
+        num_rows = total
+    std = (squares / num_rows).sqrt()
     return mean.float(), torch.where(std > 0, std, 1.0).float()

@@ -215,6 +215,25 @@ def test_peek_returns_the_first_training_samples_as_a_batch() -> None:
     assert torch.equal(inputs, INPUTS[targets])
 
 
+@pytest.mark.parametrize("kind", ["plain", "noisy"])
+def test_all_training_samples_come_in_their_own_order_some_at_a_time(kind: str) -> None:
+    loader = make_loader(kind)
+    targets = [targets for _, targets in loader.train_samples(chunk_size=15)]
+    assert [len(chunk) for chunk in targets] == [15, 15, 10]
+    assert torch.equal(torch.cat(targets), loader.train_indices())
+
+
+def test_only_the_samples_asked_for_are_split_and_used() -> None:
+    indices = torch.arange(1, NUM_SAMPLES, 3)
+    loader = make_loader("plain", validation_split=0.2, indices=indices)
+    valid = loader.split_validation()
+    assert valid is not None
+    held_out = [target for _, targets in valid for target in targets.tolist()]
+    assert sorted(held_out + loader.train_indices().tolist()) == indices.tolist()
+    assert (loader.n_samples, len(held_out)) == (12, 3)
+    assert len(list(loader.epoch_steps(1, seed=0))) == 3
+
+
 def test_samples_are_put_together_by_the_collate_function_that_is_given() -> None:
     def collate(samples: list[tuple[Tensor, int]]) -> Batch:
         return torch.stack([inputs for inputs, _ in samples]) * 0, -torch.tensor([index for _, index in samples])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from base import AugmentedBatches, BatchDataset, TensorBatches
+from base import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
 from base.batch_dataset import NUM_AUGMENT_DRAWS, SeededSamples
 from utils import rng_state, sample_uniforms, set_rng_state
 
@@ -102,6 +104,50 @@ def test_reading_samples_leaves_every_global_generator_as_it_was_even_after_an_e
     after = rng_state(CPU)
     assert torch.equal(before.pop("torch"), after.pop("torch"))
     assert before == after
+
+
+def mapped(tmp_path: Path, num_rows: int = 20) -> MappedBatches:
+    """Return the first rows of INPUTS and TARGETS as a table on disk."""
+    table = torch.cat([INPUTS, TARGETS.float().unsqueeze(1)], dim=1)[:num_rows]
+    np.save(tmp_path / "table.npy", table.numpy())
+    return MappedBatches(tmp_path / "table.npy", "crc")
+
+
+@pytest.mark.parametrize("indices", [[7, 0, 7], torch.tensor([7, 0, 7]), [3]])
+def test_mapped_batches_are_those_in_memory_and_leave_the_file_alone(
+    tmp_path: Path, indices: list[int] | Tensor
+) -> None:
+    dataset = mapped(tmp_path)
+    for _ in range(2):
+        inputs, targets = dataset.__getitems__(indices)
+        assert torch.equal(inputs, INPUTS[indices])
+        assert torch.equal(targets, TARGETS[indices].float().unsqueeze(1))
+        inputs += 1
+    assert len(dataset) == 20
+
+
+def test_a_mapped_table_travels_as_its_path(tmp_path: Path) -> None:
+    dataset = mapped(tmp_path)
+    dataset.set_epoch(3, 4)
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < 1000
+    copy = pickle.loads(pickled)
+    assert torch.equal(copy.__getitems__([5])[0], INPUTS[[5]])
+    assert (copy.fingerprint(), copy.seed, copy.epoch) == (dataset.fingerprint(), 3, 4)
+
+
+def test_blocks_of_a_mapped_table_are_a_quarter_of_a_mebibyte(tmp_path: Path) -> None:
+    assert mapped(tmp_path).block_size == 2**18 // 12
+
+
+def test_the_fingerprint_of_views_is_that_of_their_values() -> None:
+    table = torch.rand(10_000, 3)
+    views, copies = (
+        TensorBatches(*parts) for parts in ((table[:, :2], table[:, 2:]), (table[:, :2].clone(), table[:, 2:].clone()))
+    )
+    assert views.fingerprint() == copies.fingerprint()
+    table[9_999, 1] += 1
+    assert views.fingerprint() != copies.fingerprint()
 
 
 def test_length_is_that_of_the_dataset_inside() -> None:

@@ -101,6 +101,19 @@ def test_mlp_adapts_to_the_statistics_of_the_training_split(validation_split: in
         assert (mean.dtype, std.dtype) == (torch.float32, torch.float32)
 
 
+def test_mlp_adapts_to_more_samples_than_it_reads_at_once() -> None:
+    generator = np.random.default_rng(0)
+    values = (generator.normal(size=(200_001, 4)) * [1e-3, 1, 0, 100] + [1e3, -1e6, 0.1, 0]).astype(np.float32)
+    values[150_000:] += [0, 1000, 0, 50]
+    model = MLP(3, [])
+    table = torch.from_numpy(values)
+    model.adapt(BaseDataLoader(TensorBatches(table[:, :3], table[:, 3:]), 8, True, 0, 0))
+    mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    std[2] = 1
+    np.testing.assert_allclose(torch.cat([model.feature_mean, model.target_mean]).numpy(), mean, rtol=1e-6)
+    np.testing.assert_allclose(torch.cat([model.feature_std, model.target_std]).numpy(), std, rtol=1e-6)
+
+
 def test_mlp_takes_and_gives_the_units_of_the_data() -> None:
     model = MLP(3, [8])
     model.adapt(make_loader())

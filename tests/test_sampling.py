@@ -7,7 +7,7 @@ from itertools import chain, islice
 import pytest
 import torch
 
-from utils import ConfigError, EpochBatchSampler, inf_loop, split_indices
+from utils import ConfigError, EpochBatchSampler, inf_loop, sampling, split_indices
 
 SAMPLES = torch.arange(100, 123)  # 23 indices that are not their own positions
 
@@ -63,6 +63,54 @@ def test_length_is_that_of_the_whole_epoch_wherever_iteration_starts(
     assert len(sampler) == expected
 
 
+MANY = torch.arange(5000, 10_003)  # 1001 blocks of 5, the last one of 3, in 4 windows
+
+
+def block_batches(seed: int, epoch: int, first_batch: int = 0, batch_size: int = 16) -> list[list[int]]:
+    """Return the batches of MANY that are shuffled by blocks."""
+    sampler = EpochBatchSampler(MANY, batch_size, True, block_size=5)
+    return [batch.tolist() for batch in sampler.batches(seed, epoch, first_batch)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 1280, 4000, 6000])
+def test_an_epoch_by_blocks_is_every_index_once_in_batches_of_which_the_last_is_smaller(batch_size: int) -> None:
+    epoch = block_batches(0, 1, batch_size=batch_size)
+    assert sorted(chain.from_iterable(epoch)) == MANY.tolist()
+    assert {len(batch) for batch in epoch[:-1]} <= {batch_size}
+    assert len(epoch) == len(EpochBatchSampler(MANY, batch_size, True)) == -(-5003 // batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [16, 1280, 1281, 4000, 6000])
+@pytest.mark.parametrize("seed", range(4))  # the short block is in another window
+def test_a_start_in_the_middle_of_an_epoch_by_blocks_yields_exactly_the_tail(batch_size: int, seed: int) -> None:
+    whole = block_batches(seed, 2, 0, batch_size)
+    for first_batch in [*range(0, len(whole), 37), len(whole) - 1, len(whole)]:
+        assert block_batches(seed, 2, first_batch, batch_size) == whole[first_batch:]
+
+
+def test_blocks_come_in_an_order_of_each_seed_and_epoch_and_leave_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    orders = [block_batches(seed, epoch) for seed in range(3) for epoch in range(1, 4)]
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
+    assert block_batches(0, 1) == orders[0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_window_holds_whole_blocks_from_everywhere_well_mixed() -> None:
+    window = torch.tensor(list(chain.from_iterable(block_batches(0, 1)))[: 5 * sampling.WINDOW_BLOCKS])
+    blocks, sizes = ((window - 5000) // 5).unique(return_counts=True)
+    assert len(blocks) == sampling.WINDOW_BLOCKS
+    assert set(sizes.tolist()) <= {3, 5}
+    assert blocks[0] < 100
+    assert blocks[-1] > 900
+    assert len(((window[:64] - 5000) // 5).unique()) > 50
+
+
+def test_without_shuffling_blocks_change_nothing() -> None:
+    sampler = EpochBatchSampler(MANY, 16, False, block_size=5)
+    assert list(chain.from_iterable(sampler.batches(0, 1, 0))) == MANY.tolist()
+
+
 @pytest.mark.parametrize(
     ("held_out", "expected"), [(0, 0), (0.0, 0), (1, 1), (0.1, 2), (0.5, 11), (7, 7), (22, 22), (0.99, 22)]
 )
@@ -72,6 +120,23 @@ def test_split_is_disjoint_complete_ascending_and_of_the_size_asked_for(held_out
     assert len(held) == expected
     assert sorted(kept.tolist() + held.tolist()) == list(range(23))
     assert (kept.tolist(), held.tolist()) == (sorted(kept.tolist()), sorted(held.tolist()))
+
+
+@pytest.mark.parametrize("held_out", [0, 1, 0.3, 999])
+def test_split_is_the_beginning_and_the_rest_of_one_permutation(held_out: float | int) -> None:
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    size = int(1000 * held_out) if isinstance(held_out, float) else held_out
+    kept, held = split_indices(1000, held_out, "where")
+    assert torch.equal(kept, order[size:].sort().values)
+    assert torch.equal(held, order[:size].sort().values)
+
+
+@pytest.mark.parametrize("held_out", [0, 5, 0.5])
+def test_split_of_given_indices_is_that_of_their_positions(held_out: float | int) -> None:
+    kept, held = split_indices(23, held_out, "where", indices=SAMPLES)
+    positions = split_indices(23, held_out, "where")
+    assert torch.equal(kept, SAMPLES[positions[0]])
+    assert torch.equal(held, SAMPLES[positions[1]])
 
 
 def test_split_is_the_same_whatever_the_global_seed_and_leaves_it_alone() -> None:

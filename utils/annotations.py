@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from utils.errors import nearest
 
@@ -23,6 +23,7 @@ BatchSize = Annotated[
 ]
 """A number in the code; a config may say "auto", and the largest that fits is found before anything is built."""
 NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
 Probability = Annotated[float, Interval(ge=0, le=1)]
 Share = Annotated[float, Interval(ge=0, lt=1)] | NonNegativeInt
 """A fraction of the samples, or a number of them."""

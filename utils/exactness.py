@@ -8,6 +8,7 @@ import torch
 
 # Keys of the config that change nothing of what is computed up to a given step.
 HARMLESS = {"name", "device", "n_gpu", "data_loader.args.num_workers", "data_loader.args.data_dir"}
+HARMLESS |= {"data_loader.args.cache_dir"}
 HARMLESS |= {f"trainer.{key}" for key in ("epochs", "early_stop", "save_dir", "verbosity", "tensorboard")}
 HARMLESS |= {f"trainer.{key}" for key in ("save_period", "save_every_steps", "save_every_minutes", "keep_checkpoints")}
 HARMLESS |= {"trainer.log_every_steps", "trainer.profile", "trainer.detect_anomaly"}

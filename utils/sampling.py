@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice, repeat
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -14,6 +15,7 @@ from utils.errors import ConfigError
 from utils.rng import mix_seed
 
 T = TypeVar("T")
+WINDOW_BLOCKS = 256  # so many blocks are shuffled together
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 
 
@@ -22,15 +24,27 @@ class EpochBatchSampler(Sampler[Any]):
 
     The order depends on (seed, epoch) alone, so a run can go on in the middle of an epoch: `first_batch` is where
     iteration starts, and nothing before it is drawn or skipped one by one.
+
+    With `block_size`, for data that is read from disk by so many samples in a row, an epoch is shuffled by blocks of
+    `indices`: the blocks are put in a random order, and then the samples of every WINDOW_BLOCKS of them.
     """
 
-    def __init__(self, indices: Tensor, batch_size: int, shuffle: bool, as_lists: bool = False) -> None:
+    def __init__(
+        self,
+        indices: Tensor,
+        batch_size: int,
+        shuffle: bool,
+        *,
+        as_lists: bool = False,
+        block_size: int | None = None,
+    ) -> None:
         """Iterate over tensors on `self.device`, or `as_lists`, which cross to a worker without shared memory."""
         self.indices = indices  # (N,) int64
         self.device = indices.device
         self.as_lists = as_lists
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.block_size = block_size
         self.seed = 0
         self.epoch = 0
         self.first_batch = 0
@@ -49,13 +63,37 @@ class EpochBatchSampler(Sampler[Any]):
 
     def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
         """Yield the batches of `epoch` from `first_batch` on, (n,) int64; a pure function of its arguments."""
-        order = self.indices
+        if self.shuffle and self.block_size is not None:
+            yield from self._block_batches(self.block_size, seed, epoch, first_batch)
+            return
+        indices, order = self.indices.to(self.device), None  # once an epoch, rather than a copy for each batch
         if self.shuffle:
             generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
-            order = order[torch.randperm(len(order), generator=generator)]
-        order = order.to(self.device)  # once an epoch, rather than a copy for each batch
-        for start in range(first_batch * self.batch_size, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
+            order = torch.randperm(len(indices), generator=generator).to(self.device)
+        for start in range(first_batch * self.batch_size, len(indices), self.batch_size):
+            span = slice(start, start + self.batch_size)
+            yield indices[span if order is None else order[span]]
+
+    def _block_batches(self, block_size: int, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
+        """Yield batches that are cut from one window of blocks after the other, also across their borders."""
+        blocks = self.indices.split(block_size)
+        order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
+        to_skip, rest = first_batch * self.batch_size, self.indices[:0]
+        for number, window in enumerate(order.split(WINDOW_BLOCKS)):
+            parts = [blocks[i] for i in window.tolist()]
+            size = sum(len(part) for part in parts)
+            if to_skip >= size:
+                to_skip -= size
+                continue
+            generator = torch.Generator().manual_seed(mix_seed(seed, epoch, number))
+            samples = torch.cat(parts)[torch.randperm(size, generator=generator)]
+            rest, to_skip = torch.cat([rest, samples[to_skip:]]), 0
+            num_whole = len(rest) // self.batch_size
+            for start in range(0, num_whole * self.batch_size, self.batch_size):
+                yield rest[start : start + self.batch_size]
+            rest = rest[num_whole * self.batch_size :]
+        if len(rest) > 0:
+            yield rest
 
 
 def epoch_steps(
@@ -88,18 +126,30 @@ def _endless(batches_of_pass: Callable[[int, int], Iterator[T]], passes_done: in
         yield from batches_of_pass(number, 0)
 
 
-def split_indices(num_samples: int, held_out: float | int, where: str) -> tuple[Tensor, Tensor]:
+def split_indices(
+    num_samples: int, held_out: float | int, where: str, *, indices: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return (kept, held out) indices, each (n,) int64, ascending, the same for every run.
 
-    `held_out` is a fraction in [0, 1) or a number of samples; `where` is the config path for the error.
+    `held_out` is a fraction in [0, 1) or a number of samples; `where` is the config path for the error. What is split
+    is range(num_samples), or `indices`, (num_samples,).
     Raises ConfigError where nothing would be left to keep, or where a fraction holds out nothing.
     """
     size = int(num_samples * held_out) if isinstance(held_out, float) else held_out
     is_empty_fraction = held_out > 0 and size == 0
     if not 0 <= size < num_samples or is_empty_fraction:
         raise ConfigError(f"{where}: {held_out} of {num_samples} samples; give a fraction in [0, 1) or a smaller count")
+    if size == 0:
+        samples = torch.arange(num_samples) if indices is None else indices
+        return samples, samples[:0]
+    is_held_out = np.zeros(num_samples, dtype=bool)  # for very many samples this takes less than to sort them
     order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return order[size:].sort().values, order[:size].sort().values
+    is_held_out[order[:size].numpy()] = True
+    del order
+    kept, held = (
+        np.flatnonzero(mask) if indices is None else indices.numpy()[mask] for mask in (~is_held_out, is_held_out)
+    )
+    return torch.from_numpy(kept), torch.from_numpy(held)
 
 
 def inf_loop(data_loader: Iterable[Any]) -> Iterator[Any]:

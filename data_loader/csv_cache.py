@@ -1,0 +1,112 @@
+"""The table of a CSV file that is too big for memory: converted once into a file that is mapped instead of read."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from data_loader.csv_reader import CsvReader
+from utils import DataError, fsync_dir
+
+FORMAT = 1  # of the cached file; a change of what is read into it makes old ones unknown
+NUM_SAMPLES = 64
+SAMPLE_BYTES = 16 << 10
+
+logger = logging.getLogger("data")
+
+
+class CsvSample:
+    """What is told of a CSV file without reading the whole of it: a key of its content, and about how many rows."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file if it is small, or else NUM_SAMPLES pieces, evenly spread. Raises DataError."""
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                step = max(status.st_size // NUM_SAMPLES, SAMPLE_BYTES)
+                pieces = [os.pread(file.fileno(), SAMPLE_BYTES, at) for at in range(0, status.st_size, step)]
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        text = b"".join(pieces)
+        num_lines = text.count(b"\n") or text.count(b"\r")
+        self.num_rows = num_lines * status.st_size // max(len(text), 1)
+        self.identity = (status.st_size, status.st_mtime_ns, sha256(text).hexdigest())
+
+    def key(self, columns: list[str], delimiter: str) -> str:
+        """Return a name for the table of these columns; the path is no part of it."""
+        return sha256(repr((FORMAT, self.identity, columns, delimiter)).encode()).hexdigest()[:24]
+
+
+def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache_dir: Path) -> tuple[Path, str]:
+    """Return the .npy file, float32 (rows, columns), row-major, that holds the table, and a checksum of its values.
+
+    Converts the file where that has not been done; one process at a time, and others wait for it. What a killed one
+    leaves is never taken for whole. Raises DataError: mistakes in the file, or where `cache_dir` cannot be written to.
+    """
+    key = sample.key(columns, reader.delimiter)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        path = _find(cache_dir, key)
+        if path is None:
+            with _locked(cache_dir):
+                path = _find(cache_dir, key) or _convert(reader, columns, cache_dir, key)
+    except OSError as error:
+        raise DataError(f"{cache_dir}: cannot be written to: {error.strerror or error}") from error
+    return path, path.stem.removeprefix(f"{key}-")
+
+
+def _find(cache_dir: Path, key: str) -> Path | None:
+    return next(cache_dir.glob(f"{key}-*.npy"), None)
+
+
+@contextmanager
+def _locked(cache_dir: Path) -> Iterator[None]:
+    """Hold the lock of `cache_dir`, which goes with the process, and sweep what a killed one left half-written."""
+    with open(cache_dir / ".lock", "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            logger.info(f"{cache_dir}: waiting for another process, which converts a table there")
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        for temp in cache_dir.glob(".*.npy.tmp"):
+            temp.unlink()
+        yield
+
+
+def _convert(reader: CsvReader, columns: list[str], cache_dir: Path, key: str) -> Path:
+    logger.info(f"{reader.path}: over max_memory; converting it, once, into a table in {cache_dir}")
+    temp = cache_dir / f".{key}.npy.tmp"
+    num_rows, checksum = 0, 0
+    try:
+        with open(temp, "wb") as file:
+            _write_header(file, (0, len(columns)))
+            for rows in reader.blocks(columns):
+                file.write(rows.data)
+                num_rows, checksum = num_rows + len(rows), zlib.crc32(rows.data, checksum)
+            file.seek(0)
+            _write_header(file, (num_rows, len(columns)))
+            file.flush()
+            os.fsync(file.fileno())
+        if CsvSample(reader.path).key(columns, reader.delimiter) != key:
+            raise DataError(f"{reader.path}: was changed while it was read")
+        path = cache_dir / f"{key}-{checksum:08x}.npy"
+        os.replace(temp, path)
+        fsync_dir(cache_dir)
+    finally:
+        temp.unlink(missing_ok=True)
+    return path
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """Write the header of an .npy file, in which NumPy leaves room for the number of rows to grow."""
+    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
