@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from base import BaseDataLoader, BaseTrainer
 from parse_config import ConfigParser
+from trainer.config_check import check_config, try_batch
 from trainer.evaluation import evaluate
-from utils import ConfigError, Metric, MetricTracker, NonFiniteError
+from utils import Metric, MetricTracker, NonFiniteError
 from utils.acceleration import clip_gradients, input_format
 from utils.device import prefetch
 from utils.ema import Ema
@@ -79,7 +79,7 @@ class Trainer(BaseTrainer):
         self.num_steps: int = min(whole_epoch, self.options["limit_batches"] or whole_epoch)  # of an epoch
         self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
         self.valid_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
-        self._check_config()
+        check_config(self)
         self.step_graph = StepGraph(self._train_step, optimizer) if self.options["cuda_graph"] else None
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
@@ -188,73 +188,10 @@ class Trainer(BaseTrainer):
             f"the last checkpoint in {self.checkpoint_dir} is from before"
         )
 
-    @torch.no_grad()
     def _try_batch(self) -> None:
         """Raise ConfigError where loss or metrics refuse what the model gives for a batch, or give no number."""
-        self.model.eval()
-        [(inputs, targets)] = self._on_device([self.data_loader.peek(self.data_loader.batch_sampler.batch_size)])
-        with torch.compiler.set_stance("force_eager"):  # compiling would take longer than this saves
-            outputs = self.model(inputs)
-        metrics = MetricTracker("loss", metric_ftns=self.metric_ftns, device=self.device)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of metrics that find one batch too small
-                metrics.update("loss", self.criterion(outputs, targets), n=len(targets))
-                metrics.update_metrics(outputs, targets)
-                metrics.result()
-        except ConfigError:
-            raise
-        except Exception as error:  # of torch's losses and torchmetrics, which check shapes and dtypes
-            raise ConfigError(
-                f"loss or metrics do not take what the model gives: {str(error).splitlines()[0]}"
-            ) from error
-
-    def _check_config(self) -> None:
-        """Raise ConfigError where monitor or scheduler do not fit what this run gives."""
-        names = list(self.train_metrics.keys)
-        if self.valid_data_loader is not None:
-            names += [f"val_{name}" for name in self.valid_metrics.keys]
-        if self.monitor.is_on and self.monitor.metric not in names:
-            raise ConfigError(f"trainer.monitor: no {self.monitor.metric!r} in this run; allowed: {', '.join(names)}")
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
-            if self.scheduler_interval == "step":
-                raise ConfigError("lr_scheduler.interval: ReduceLROnPlateau follows a value of the epoch; give 'epoch'")
-            if self.lr_scheduler.mode != self.monitor.mode:
-                mode, monitor = self.lr_scheduler.mode, self.options["monitor"]
-                raise ConfigError(f"lr_scheduler.args.mode: {mode!r}, but the value to follow is {monitor!r}")
-        if self.options["cuda_graph"]:
-            self._check_graph()
-        if isinstance(self.lr_scheduler, OneCycleLR | LambdaLR):
-            self._check_schedule_lasts(self.lr_scheduler)
-
-    def _check_graph(self) -> None:
-        """Raise ConfigError where a CUDA graph would not hold all that a step changes."""
-        compile_mode = (self.options["compile"] or {}).get("mode")
-        reasons = {
-            f"it needs a GPU; this run is on {self.device}": self.device.type != "cuda",
-            "precision fp16 has a loss scale that changes; give bf16": self.scaler.is_enabled(),
-            "torchmetrics count on the host; give functions of model/metric.py": self.train_metrics.has_modules,
-            "the scheduler changes momentum too; give cycle_momentum false": getattr(
-                self.lr_scheduler, "cycle_momentum", False
-            ),
-            f"compile mode {compile_mode} makes graphs of its own": compile_mode in ("reduce-overhead", "max-autotune"),
-        }
-        if any(reasons.values()):
-            raise ConfigError(f"trainer.cuda_graph: {next(reason for reason, is_so in reasons.items() if is_so)}")
-
-    def _check_schedule_lasts(self, scheduler: OneCycleLR | LambdaLR) -> None:
-        """Raise ConfigError where the schedule ends, or makes no sense, before the run does."""
-        num_steps = self.epochs * (self.num_steps if self.scheduler_interval == "step" else 1)
-        if isinstance(scheduler, OneCycleLR):
-            if scheduler.total_steps < num_steps:
-                total = scheduler.total_steps
-                raise ConfigError(f"lr_scheduler.args.total_steps: {total}, but the run makes {num_steps}")
-            return
-        for function in scheduler.lr_lambdas:
-            try:
-                function(num_steps)
-            except (ValueError, ArithmeticError) as error:
-                raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
+        batch = self.data_loader.peek(self.data_loader.batch_sampler.batch_size)
+        try_batch(self, next(self._on_device([batch])))
 
     def _log_samples(self) -> None:
         """Show a grid of input images, where inputs are images: (N, 1 or 3, H, W)."""

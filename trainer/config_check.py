@@ -1,0 +1,84 @@
+"""What can be told of a config only when model, data and optimizer are there, and before anything is written."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+from utils import ConfigError, MetricTracker
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+
+def check_config(trainer: Trainer) -> None:
+    """Raise ConfigError where monitor, scheduler or CUDA graph do not fit what this run gives."""
+    names = list(trainer.train_metrics.keys)
+    if trainer.valid_data_loader is not None:
+        names += [f"val_{name}" for name in trainer.valid_metrics.keys]
+    monitor, scheduler = trainer.monitor, trainer.lr_scheduler
+    if monitor.is_on and monitor.metric not in names:
+        raise ConfigError(f"trainer.monitor: no {monitor.metric!r} in this run; allowed: {', '.join(names)}")
+    if isinstance(scheduler, ReduceLROnPlateau):
+        if trainer.scheduler_interval == "step":
+            raise ConfigError("lr_scheduler.interval: ReduceLROnPlateau follows a value of the epoch; give 'epoch'")
+        if scheduler.mode != monitor.mode:
+            followed = trainer.options["monitor"]
+            raise ConfigError(f"lr_scheduler.args.mode: {scheduler.mode!r}, but the value to follow is {followed!r}")
+    if isinstance(scheduler, OneCycleLR | LambdaLR):
+        _check_schedule_lasts(trainer, scheduler)
+    if trainer.options["cuda_graph"]:
+        _check_graph(trainer)
+
+
+@torch.no_grad()
+def try_batch(trainer: Trainer, batch: tuple[Any, Any]) -> None:
+    """Raise ConfigError where loss or metrics refuse what the model gives for a batch, or give no number."""
+    trainer.model.eval()
+    inputs, targets = batch
+    with torch.compiler.set_stance("force_eager"):  # compiling would take longer than this saves
+        outputs = trainer.model(inputs)
+    metrics = MetricTracker("loss", metric_ftns=trainer.metric_ftns, device=trainer.device)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metrics that find one batch too small
+            metrics.update("loss", trainer.criterion(outputs, targets), n=len(targets))
+            metrics.update_metrics(outputs, targets)
+            metrics.result()
+    except ConfigError:
+        raise
+    except Exception as error:  # of torch's losses and torchmetrics, which check shapes and dtypes
+        raise ConfigError(f"loss or metrics do not take what the model gives: {str(error).splitlines()[0]}") from error
+
+
+def _check_graph(trainer: Trainer) -> None:
+    """Raise ConfigError where a CUDA graph would not hold all that a step changes."""
+    mode = (trainer.options["compile"] or {}).get("mode")
+    changes_momentum = getattr(trainer.lr_scheduler, "cycle_momentum", False)
+    reasons = [
+        (trainer.device.type != "cuda", f"it needs a GPU; this run is on {trainer.device}"),
+        (trainer.scaler.is_enabled(), "precision fp16 has a loss scale that changes; give bf16"),
+        (trainer.train_metrics.has_modules, "torchmetrics count on the host; give functions of model/metric.py"),
+        (changes_momentum, "the scheduler changes momentum too; give cycle_momentum false"),
+        (mode in ("reduce-overhead", "max-autotune"), f"compile mode {mode} makes graphs of its own"),
+    ]
+    for is_so, reason in reasons:
+        if is_so:
+            raise ConfigError(f"trainer.cuda_graph: {reason}")
+
+
+def _check_schedule_lasts(trainer: Trainer, scheduler: OneCycleLR | LambdaLR) -> None:
+    """Raise ConfigError where the schedule ends, or makes no sense, before the run does."""
+    num_steps = trainer.epochs * (trainer.num_steps if trainer.scheduler_interval == "step" else 1)
+    if isinstance(scheduler, OneCycleLR):
+        if scheduler.total_steps < num_steps:
+            raise ConfigError(f"lr_scheduler.args.total_steps: {scheduler.total_steps}, but the run makes {num_steps}")
+        return
+    for function in scheduler.lr_lambdas:
+        try:
+            function(num_steps)
+        except (ValueError, ArithmeticError) as error:
+            raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
