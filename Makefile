@@ -3,8 +3,9 @@ PYTHON ?= python3
 CONFIG ?= config.json
 ARGS ?=
 BIN = .venv/bin
+BENCH_BIN = .venv-bench/bin
 
-.PHONY: train test soak tensorboard lint format docs clean
+.PHONY: train test soak tensorboard lint format docs bench clean
 
 train: .venv/.installed
 	$(BIN)/python train.py -c $(CONFIG) $(ARGS)
@@ -32,8 +33,12 @@ docs: .venv/.installed
 	$(BIN)/python train.py --schema
 	$(BIN)/python -m utils.config_docs README.md
 
+# Measures this project beside others and writes BENCHMARKS.md. The others stay out of .venv, which start-up is measured in.
+bench: .venv/.installed .venv-bench/.installed
+	$(BENCH_BIN)/python benchmarks/run.py --python $(BIN)/python $(ARGS)
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-bench .pytest_cache .ruff_cache .mypy_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -44,4 +49,9 @@ clean:
 
 .venv/.installed-dev: .venv/.installed requirements-dev.txt
 	$(BIN)/python -m pip install -q -r requirements-dev.txt
+	touch $@
+
+.venv-bench/.installed: requirements.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH_BIN)/python -m pip install -q -r requirements.txt -r benchmarks/requirements.txt
 	touch $@

@@ -12,7 +12,7 @@ from utils.errors import ConfigError, told_to_user
 
 ROOT = Path(__file__).resolve().parent
 # What belongs to this checkout and not to a new project: the first only at the top, the second wherever it is.
-RUNS_AND_DATA = {".git", ".venv", "saved", "data"}
+RUNS_AND_DATA = {".git", ".venv", ".venv-bench", "saved", "data"}
 CACHES = ("__pycache__", "*.egg-info", ".pytest_cache", ".ruff_cache", ".mypy_cache", "*.tmp")
 
 

@@ -16,7 +16,7 @@ def test_the_copy_trains_and_has_nothing_of_this_checkout(tmp_path: Path) -> Non
     path = create(tmp_path / "my-project")
     names = {entry.name for entry in path.iterdir()}
     assert {"train.py", "Makefile", "tests", "base", ".gitignore"} <= names
-    assert not names & {".git", ".venv", "saved", "data"}
+    assert not names & {".git", ".venv", ".venv-bench", "saved", "data"}
 
     args = ["--set", "data_loader.args.source=digits", "--set", "trainer.epochs=1"]
     result = run_script("train.py", "-c", "config.json", *args, cwd=path)

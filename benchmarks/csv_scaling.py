@@ -1,0 +1,57 @@
+"""Time and memory of reading a CSV file into a tensor, against its rows: this project's reader and pandas."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from csv_read import COLUMNS, READERS
+from report import Section, table
+
+NUM_ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
+REPEATS = 3
+TEXT = f"""\
+Numbers in {len(COLUMNS)} columns, read into a float32 tensor; by pandas with
+`torch.from_numpy(pandas.read_csv(path).to_numpy("float32"))`. Each time in a new process, the two in turns; medians of
+{REPEATS}. Memory is the peak above that of `import torch`, so it holds the reader's own import too."""
+
+
+def part(options: argparse.Namespace) -> Section:
+    """Read files of growing length."""
+    rows = []
+    for num_rows in NUM_ROWS:
+        path = options.out / "rows.csv"
+        write(path, num_rows)
+        runs = [[read_in_process(reader, path) for reader in READERS] for _ in range(REPEATS)]
+        seconds, megabytes = (
+            [statistics.median(run[index][unit] for run in runs) for index in range(len(READERS))]
+            for unit in ("seconds", "megabytes")
+        )
+        tensor = num_rows * len(COLUMNS) * 4 / 1e6
+        rows.append([f"{num_rows:,}", *(f"{s:.3f}" for s in seconds), *(f"{m:,.0f}" for m in [*megabytes, tensor])])
+        print(f"  {num_rows:,} rows: {seconds} s, {megabytes} MB", flush=True)
+        path.unlink()
+    header = ["rows", *(f"{r}, s" for r in READERS), *(f"{r}, MB" for r in READERS), "the tensor, MB"]
+    return Section("Reading CSV", f"{TEXT}\n\n{table(header, rows)}")
+
+
+def write(path: Path, num_rows: int) -> None:
+    """Write a file of normal numbers: the same 10,000 rows over and over."""
+    values = np.random.default_rng(0).normal(size=(10_000, len(COLUMNS))).tolist()
+    block = "".join(",".join(f"{value:.6f}" for value in row) + "\n" for row in values)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(",".join(COLUMNS) + "\n")
+        for _ in range(num_rows // len(values)):
+            file.write(block)
+
+
+def read_in_process(reader: str, path: Path) -> dict[str, float]:
+    """Return seconds and megabytes of reading the file in a new process."""
+    command = [sys.executable, Path(__file__).with_name("csv_read.py"), reader, path]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)

@@ -1,0 +1,80 @@
+"""An epoch of MNIST, trained in each way: hand-written, by this project, by Lightning, Accelerate and Ignite."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from contenders import accelerate, hand_written, ignite, lightning, ours
+from contenders.mnist import NUM_TRAIN, NUM_VALID, Task, unpack
+from report import Section, Target, ratio, table
+from turns import Contender, race
+
+PLAIN, LEVERS = "Hand-written, tensors in memory", "Hand-written, in memory, fused Adam, channels_last"
+OURS, OURS_OFF = "This project", "This project, features off"
+CONTENDERS = {
+    PLAIN: hand_written.from_memory,
+    LEVERS: hand_written.from_memory_with_levers,
+    OURS: ours.with_all_features,
+    OURS_OFF: ours.with_features_off,
+    "Hand-written, DataLoader, 2 workers": hand_written.from_loader,
+    "Lightning": lightning.train,
+    "Accelerate": accelerate.train,
+    "Ignite": ignite.train,
+}
+TEXT = f"""\
+Seconds per epoch, everything in it: {NUM_TRAIN:,} training and {NUM_VALID:,} validation images, the LeNet of
+`model/model.py`, Adam 0.002, on the CPU. Each contender has a process of its own; they take turns, one epoch at a time,
+in a new order each round; the first round is not counted. The ratio is the median of the rounds' ratios.
+
+This project, Lightning, Accelerate and Ignite show a progress bar, compute two metrics of both splits, log to
+TensorBoard and save a checkpoint each epoch; the last three read torchvision's MNIST by a DataLoader with two workers,
+as their documentation does. The hand-written loops compute loss and accuracy of the validation split, and that is all.
+The code is in `benchmarks/contenders/`."""
+
+
+def part(options: argparse.Namespace) -> Section:
+    """Race all at batch 128, then those without a DataLoader at config.json's 64."""
+    root = options.out / "mnist"
+    unpack(options.data_dir, root)
+    large = race(_tasks(list(CONTENDERS), 128, root, options.out), options.rounds)
+    small = race(_tasks([PLAIN, LEVERS, OURS, OURS_OFF], 64, root, options.out), options.rounds)
+    text = f"{TEXT}\n\n![Seconds per epoch](docs/benchmarks.png)\n\nBatch 128:\n\n{_table(large)}\n\n"
+    text += f"Batch 64, as in `config.json`:\n\n{_table(small)}"
+    targets = [*_own_targets(large, 128), *_own_targets(small, 64)]
+    targets += [
+        Target(f"{name} / this project, batch 128", ratio(large[name], large[OURS]), 2.5, at_least=True)
+        for name in ("Lightning", "Accelerate", "Ignite")
+    ]
+    return Section("An epoch of MNIST", text, targets, bars=large)
+
+
+def _tasks(names: Sequence[str], batch_size: int, root: Path, out: Path) -> dict[str, Contender]:
+    """Return the contenders of these names, each with its task."""
+    tasks = [Task(root, out / f"{batch_size}-{number}", batch_size) for number in range(len(names))]
+    return {name: partial(CONTENDERS[name], task=task) for name, task in zip(names, tasks)}
+
+
+def _own_targets(seconds: Mapping[str, Sequence[float]], batch_size: int) -> list[Target]:
+    return [
+        Target(
+            f"this project / hand-written with the same settings, batch {batch_size}", _ratio(seconds, LEVERS), 1.05
+        ),
+        Target(f"this project / hand-written as usual, batch {batch_size}", _ratio(seconds, PLAIN), 0.90),
+        Target(f"this project, features on / off, batch {batch_size}", _ratio(seconds, OURS_OFF), 1.03),
+    ]
+
+
+def _ratio(seconds: Mapping[str, Sequence[float]], name: str) -> float:
+    return ratio(seconds[OURS], seconds[name])
+
+
+def _table(seconds: Mapping[str, Sequence[float]]) -> str:
+    rows = [
+        [name, f"{statistics.median(s):.2f}", f"{min(s):.2f} – {max(s):.2f}", f"{ratio(s, seconds[OURS]):.2f}"]
+        for name, s in sorted(seconds.items(), key=lambda item: statistics.median(item[1]))
+    ]
+    return table(["", "median, s", "fastest – slowest, s", "× this project"], rows)
