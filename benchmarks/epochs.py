@@ -14,12 +14,11 @@ from report import Section, Target, ratio, table
 from turns import Contender, race
 
 PLAIN, LEVERS = "Hand-written, tensors in memory", "Hand-written, in memory, fused Adam, channels_last"
-OURS, OURS_OFF = "This project", "This project, features off"
+OURS = "This project"
 CONTENDERS = {
     PLAIN: hand_written.from_memory,
     LEVERS: hand_written.from_memory_with_levers,
-    OURS: ours.with_all_features,
-    OURS_OFF: ours.with_features_off,
+    OURS: ours.mnist,
     "Hand-written, DataLoader, 2 workers": hand_written.from_loader,
     "Lightning": lightning.train,
     "Accelerate": accelerate.train,
@@ -41,7 +40,7 @@ def part(options: argparse.Namespace) -> Section:
     root = options.out / "mnist"
     unpack(options.data_dir, root)
     large = race(_tasks(list(CONTENDERS), 128, root, options.out), options.rounds)
-    small = race(_tasks([PLAIN, LEVERS, OURS, OURS_OFF], 64, root, options.out), options.rounds)
+    small = race(_tasks([PLAIN, LEVERS, OURS], 64, root, options.out), options.rounds)
     text = f"{TEXT}\n\n![Seconds per epoch](docs/benchmarks.png)\n\nBatch 128:\n\n{_table(large)}\n\n"
     text += f"Batch 64, as in `config.json`:\n\n{_table(small)}"
     targets = [*_own_targets(large, 128), *_own_targets(small, 64)]
@@ -64,7 +63,6 @@ def _own_targets(seconds: Mapping[str, Sequence[float]], batch_size: int) -> lis
             f"this project / hand-written with the same settings, batch {batch_size}", _ratio(seconds, LEVERS), 1.05
         ),
         Target(f"this project / hand-written as usual, batch {batch_size}", _ratio(seconds, PLAIN), 0.90),
-        Target(f"this project, features on / off, batch {batch_size}", _ratio(seconds, OURS_OFF), 1.03),
     ]
 
 

@@ -6,6 +6,7 @@ import argparse
 import statistics
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 import train
 from contenders.hand_written import TensorBatches
 from contenders.ours import train_in_turns
-from data_loader.csv_data import read_columns
+from data_loader import CsvDataLoader
 from model.model import MLP
 from report import Section, ratio, table
 from slots import SLOTS
@@ -49,10 +50,10 @@ def part(options: argparse.Namespace) -> Section:
 
 def hand_written(next_turn: NextTurn, path: Path, width: int) -> None:
     """Train on tensors in memory; nothing is logged."""
-    values = read_columns(path, COLUMNS, ",")
+    data: Any = CsvDataLoader(str(path), "y", BATCH_SIZE).dataset
     model = MLP(NUM_FEATURES, [width, width])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    batches = TensorBatches(values[:, :-1], values[:, -1:], BATCH_SIZE, shuffle=True)
+    batches = TensorBatches(data.inputs, data.targets, BATCH_SIZE, shuffle=True)
     while True:
         next_turn()
         for inputs, targets in batches:

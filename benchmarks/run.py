@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-NAMES = ("epochs", "gpu", "model_size", "csv", "checkpoint", "startup")
+NAMES = ("epochs", "features", "gpu", "model_size", "csv", "checkpoint", "startup")
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     import checkpoint_stall
     import csv_scaling
     import epochs
+    import features
     import gpu
     import model_size
     import report
@@ -29,7 +30,18 @@ def main() -> None:
 
     options = parse_args()
     parts = dict(
-        zip(NAMES, (epochs.part, gpu.part, model_size.part, csv_scaling.part, checkpoint_stall.part, startup.part))
+        zip(
+            NAMES,
+            (
+                epochs.part,
+                features.part,
+                gpu.part,
+                model_size.part,
+                csv_scaling.part,
+                checkpoint_stall.part,
+                startup.part,
+            ),
+        )
     )
     if not torch.cuda.is_available():
         del parts["gpu"]

@@ -68,7 +68,9 @@ class Trainer(BaseTrainer):
         # Turned off, these change nothing: that spares the training step its branches.
         self.max_grad_norm: float = self.options["max_grad_norm"] or math.inf
         autocast_dtype = AUTOCAST_DTYPES[self.options["precision"]]
-        self.autocast = torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None)
+        self.autocast = torch.autocast(
+            device.type, autocast_dtype, autocast_dtype is not None, cache_enabled=not self.options["cuda_graph"]
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self.ema = Ema(model, self.options["ema_decay"])
 

@@ -14,18 +14,23 @@ from turns import EPOCHS, NextTurn
 CONFIG = Path(__file__).resolve().parents[2] / "config.json"
 
 
-def with_all_features(next_turn: NextTurn, task: Task) -> None:
-    """Train with two metrics, TensorBoard, metrics.jsonl, a progress bar, and a sealed checkpoint after each epoch."""
-    train_in_turns(train.build_trainer(_config(task, "trainer.save_period=1", "trainer.early_stop=null")), next_turn)
+def mnist(next_turn: NextTurn, task: Task) -> None:
+    """Train with all features."""
+    train_in_turns(with_all_features(task), next_turn)
 
 
-def with_features_off(next_turn: NextTurn, task: Task) -> None:
-    """Train without metrics, TensorBoard, progress bar and checkpoints."""
+def with_all_features(task: Task) -> Trainer:
+    """Return a trainer with two metrics, TensorBoard, metrics.jsonl, a progress bar, and a sealed checkpoint an epoch."""
+    return train.build_trainer(_config(task, "trainer.save_period=1", "trainer.early_stop=null"))
+
+
+def with_features_off(task: Task) -> Trainer:
+    """Return a trainer without metrics, TensorBoard, progress bar and checkpoints."""
     off = ["metrics=[]", "trainer.tensorboard=false", f"trainer.log_every_steps={10**9}"]
     off += [f"trainer.save_period={EPOCHS}", "trainer.monitor=off", "trainer.early_stop=null"]
     trainer = train.build_trainer(_config(task, *off))
     trainer._progress_bar = lambda epoch: tqdm(disable=True)  # type: ignore[method-assign]
-    train_in_turns(trainer, next_turn)
+    return trainer
 
 
 def train_in_turns(trainer: Trainer, next_turn: NextTurn) -> None:
