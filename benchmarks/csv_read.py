@@ -1,4 +1,4 @@
-"""Read one CSV file in this process, which imports nothing else, and print seconds and megabytes: see csv_scaling.py."""
+"""Read one CSV file in a process of its own, and print seconds and megabytes: see csv_scaling.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(reader: str, path: Path) -> dict[str, float]:
         import pandas
 
         started = time.perf_counter()
-        values = torch.from_numpy(pandas.read_csv(path).to_numpy("float32"))
+        values = torch.from_numpy(pandas.read_csv(path).to_numpy("float32", copy=True))
     else:
         from data_loader.csv_data import read_columns
 

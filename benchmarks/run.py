@@ -65,12 +65,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="epochs of each contender that are counted; default 7")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where MNIST lies; default data/")
     parser.add_argument(
-        "--python", type=Path, default=Path(sys.executable), help="for start-up: one without the other frameworks"
+        "--python",
+        type=Path,
+        default=ROOT / ".venv" / "bin" / "python",
+        help="the project's own, without the other frameworks, for start-up and CSV; default .venv/bin/python",
     )
     options = parser.parse_args()
     unknown = set(options.only or ()) - set(NAMES)
     if unknown:
         parser.error(f"--only: no part {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if not options.python.exists():
+        parser.error(f"--python: {options.python} is not there; make bench makes it")
     options.data_dir = options.data_dir.resolve()
     options.python = options.python.absolute()  # not resolved: the link is what makes it a virtual environment
     return options
