@@ -23,7 +23,7 @@ def read(reader: str, path: Path) -> dict[str, float]:
         import pandas
 
         started = time.perf_counter()
-        torch.from_numpy(pandas.read_csv(path).to_numpy("float32"))
+        torch.from_numpy(pandas.read_csv(path).to_numpy("float32", copy=True))
     else:
         from data_loader import CsvDataLoader
 

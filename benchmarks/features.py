@@ -15,7 +15,7 @@ from trainer import Trainer
 from turns import Terminal
 
 TEXT = """\
-On: two metrics, TensorBoard, `metrics.jsonl`, a progress bar, a sealed checkpoint after each epoch. Off: none of them. Both
+On: two metrics, TensorBoard, `metrics.jsonl`, a progress bar, a checkpoint after each epoch. Off: none of them. Both
 train in one process, an epoch each in turn, since two processes differ by more than what is to be measured."""
 
 

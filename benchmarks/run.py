@@ -6,12 +6,13 @@ import argparse
 import logging
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-NAMES = ("epochs", "features", "gpu", "model_size", "csv", "checkpoint", "startup")
+PARTS = ("epochs", "features", "gpu", "model_size", "csv_scaling", "checkpoint_stall", "startup")
 
 
 def main() -> None:
@@ -19,42 +20,19 @@ def main() -> None:
     # Imported here: the contenders' processes import this file too, and want nothing but their own libraries.
     import torch
 
-    import checkpoint_stall
-    import csv_scaling
-    import epochs
-    import features
-    import gpu
-    import model_size
     import report
-    import startup
 
     options = parse_args()
-    parts = dict(
-        zip(
-            NAMES,
-            (
-                epochs.part,
-                features.part,
-                gpu.part,
-                model_size.part,
-                csv_scaling.part,
-                checkpoint_stall.part,
-                startup.part,
-            ),
-        )
-    )
-    if not torch.cuda.is_available():
-        del parts["gpu"]
+    names = [name for name in PARTS if name in (options.only or PARTS) and (name != "gpu" or torch.cuda.is_available())]
     logging.disable()
     sections = []
     (ROOT / "saved").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "saved", prefix="bench-", ignore_cleanup_errors=True) as out:
         options.out = Path(out)
-        for name, part in parts.items():
-            if name in (options.only or parts):
-                print(f"{name} …", flush=True)
-                sections.append(part(options))
-                print(f"\n{sections[-1].text}\n", flush=True)
+        for name in names:
+            print(f"{name} …", flush=True)
+            sections.append(import_module(name).part(options))
+            print(f"\n{sections[-1].text}\n", flush=True)
     text = report.document(sections, options.rounds)
     if options.only:
         print(text)
@@ -72,17 +50,22 @@ def parse_args() -> argparse.Namespace:
         "--only",
         type=lambda text: text.split(","),
         metavar="PART,…",
-        help=f"print these parts and write no file: {', '.join(NAMES)}",
+        help=f"print these parts and write no file: {', '.join(PARTS)}",
     )
     parser.add_argument("--rounds", type=int, default=7, help="epochs of each contender that are counted; default 7")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where MNIST lies; default data/")
     parser.add_argument(
-        "--python", type=Path, default=Path(sys.executable), help="for start-up: one without the other frameworks"
+        "--python",
+        type=Path,
+        default=ROOT / ".venv" / "bin" / "python",
+        help="the project's own, without the other frameworks, for start-up and CSV; default .venv/bin/python",
     )
     options = parser.parse_args()
-    unknown = set(options.only or ()) - set(NAMES)
+    unknown = set(options.only or ()) - set(PARTS)
     if unknown:
-        parser.error(f"--only: no part {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        parser.error(f"--only: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if not options.python.exists():
+        parser.error(f"--python: {options.python} is not there; make bench makes it")
     options.data_dir = options.data_dir.resolve()
     options.python = options.python.absolute()  # not resolved: the link is what makes it a virtual environment
     return options

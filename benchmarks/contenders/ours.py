@@ -20,7 +20,7 @@ def mnist(next_turn: NextTurn, task: Task) -> None:
 
 
 def with_all_features(task: Task) -> Trainer:
-    """Return a trainer with two metrics, TensorBoard, metrics.jsonl, a progress bar, and a sealed checkpoint an epoch."""
+    """Return a trainer with two metrics, TensorBoard, metrics.jsonl, a progress bar, and a checkpoint an epoch."""
     return train.build_trainer(_config(task, "trainer.save_period=1", "trainer.early_stop=null"))
 
 
