@@ -12,7 +12,7 @@ from utils.device import peak_memory
 PROBE = (
     2**31
 )  # the batch size that the trainer to try with is built with: one step an epoch, which no schedule outlasts
-CPU_ALLOCATOR = "DefaultCPUAllocator"  # in torch's message; on a CPU it raises a plain RuntimeError
+CPU_MESSAGES = ("DefaultCPUAllocator", "could not create a", "bad_alloc")  # of torch, oneDNN, C++: plain RuntimeErrors
 
 
 def largest_batch_size(trainer: Trainer) -> int:
@@ -37,8 +37,9 @@ def _fits(trainer: Trainer, batch_size: int) -> bool:
         for _ in range(2):
             loss, _ = trainer._train_step(batch)
         loss.item()  # waits for the device
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and CPU_ALLOCATOR not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_memory and not any(text in str(error) for text in CPU_MESSAGES):
             raise
         return False
     finally:
