@@ -18,6 +18,7 @@ from utils.acceleration import accelerate, fast_kernels
 from utils.checkpoint import load_checkpoint
 from utils.cli import add_run_flags
 from utils.config_layers import ConfigLayers
+from utils.device import free_memory
 from utils.ema import best_weights
 from utils.load_parts import load_weights
 from utils.run_lock import refuse_if_locked
@@ -35,6 +36,7 @@ def build_trainer(config: ConfigParser) -> Trainer:
     if config["data_loader"].get("args", {}).get("batch_size") == "auto":
         config.resolve("data_loader", {"batch_size": PROBE})
         config.resolve("data_loader", {"batch_size": largest_batch_size(build_trainer(config))})
+        free_memory()
         logger.info(f"batch_size: {config['data_loader']['args']['batch_size']} is the largest that fits")
     set_torch_modes(config["trainer"])
     seed_everything(config["seed"])
@@ -62,7 +64,7 @@ def build_trainer(config: ConfigParser) -> Trainer:
 
     # Only what is trained is given to the optimizer. Delete the lr_scheduler section for a constant rate.
     trainable_params = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    kernels = fast_kernels(config.init_ftn("optimizer"), trainable_params, config["trainer"]["cuda_graph"])
+    kernels = fast_kernels(config.init_ftn("optimizer"), trainable_params, config["trainer"])
     config.resolve("optimizer", kernels)
     optimizer = config.init_obj("optimizer", params=trainable_params)
     lr_scheduler = config.init_obj("lr_scheduler", optimizer=optimizer)

@@ -17,6 +17,8 @@ from utils import ConfigError
 from utils.acceleration import accelerate, clip_gradients, fast_kernels, input_format, recompute_activations
 
 CPU = torch.device("cpu")
+PLAIN: dict[str, Any] = {"cuda_graph": False, "precision": "fp32"}
+CAPTURED = PLAIN | {"cuda_graph": True}
 OPTIONS: dict[str, Any] = {"channels_last": "auto", "grad_checkpointing": [], "compile": None}
 
 
@@ -34,20 +36,30 @@ def test_fused_is_taken_where_a_step_with_it_works_and_left_where_the_config_cho
     cls = getattr(torch.optim, optimizer)
     params = [torch.zeros(3)]
     has_kernel = optimizer in ("Adam", "AdamW", "SGD", "Adagrad")  # on a CPU
-    assert fast_kernels(partial(cls, lr=0.1), params, is_captured=False) == ({"fused": True} if has_kernel else {})
-    assert fast_kernels(partial(cls, foreach=False), params, is_captured=False) == {}
+    assert fast_kernels(partial(cls, lr=0.1), params, PLAIN) == ({"fused": True} if has_kernel else {})
+    assert fast_kernels(partial(cls, foreach=False), params, PLAIN) == {}
 
 
 def test_weights_that_no_fused_kernel_takes_leave_the_optimizer_as_it_is() -> None:
-    assert fast_kernels(partial(torch.optim.Adam), [torch.zeros(1, dtype=torch.complex64)], is_captured=False) == {}
+    assert fast_kernels(partial(torch.optim.Adam), [torch.zeros(1, dtype=torch.complex64)], PLAIN) == {}
 
 
 def test_what_a_graph_needs_of_an_optimizer_is_asked_for_or_told() -> None:
     weights = [torch.zeros(1)]
-    assert fast_kernels(partial(torch.optim.NAdam), weights, is_captured=True) == {"capturable": True}
-    assert fast_kernels(partial(torch.optim.SGD), weights, is_captured=True) == {"fused": True}
+    assert fast_kernels(partial(torch.optim.NAdam), weights, CAPTURED) == {"capturable": True}
+    assert fast_kernels(partial(torch.optim.SGD), weights, CAPTURED) == {"fused": True}
     with pytest.raises(ConfigError, match="cuda_graph: Adafactor cannot be captured"):
-        fast_kernels(partial(torch.optim.Adafactor), weights, is_captured=True)
+        fast_kernels(partial(torch.optim.Adafactor), weights, CAPTURED)
+
+
+def test_sgd_whose_first_step_the_loss_scaler_may_skip_is_not_fused(config: dict[str, Any]) -> None:
+    weights, fp16 = [torch.zeros(1)], PLAIN | {"precision": "fp16"}
+    assert fast_kernels(partial(torch.optim.SGD, momentum=0.9), weights, fp16) == {}
+    assert fast_kernels(partial(torch.optim.SGD), weights, fp16) == {"fused": True}
+    config["optimizer"] = {"type": "SGD", "args": {"momentum": 0.9, "fused": True}}
+    config["trainer"]["precision"] = "fp16"
+    with pytest.raises(ConfigError, match=r"optimizer.args.fused: SGD with momentum"):
+        train(config)
 
 
 def test_a_run_says_in_its_config_which_kernels_it_took_and_goes_on_with_them(config: dict[str, Any]) -> None:
@@ -102,6 +114,15 @@ def test_recomputed_activations_are_not_kept() -> None:
     before = num_kept(model)
     recompute_activations(model, ["0"])
     assert num_kept(model) < before / 4
+
+
+def test_of_modules_inside_each_other_the_outermost_is_recomputed_once() -> None:
+    inner, calls = nn.Linear(4, 4), []
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Sequential(inner)))
+    inner.register_forward_pre_hook(lambda module, args: calls.append(1))
+    recompute_activations(model, ["0*", "0.1", "*"])
+    model(torch.randn(2, 4)).sum().backward()
+    assert len(calls) == 2  # forward, and once more for the gradient
 
 
 def test_a_pattern_that_fits_no_submodule_is_told_with_the_nearest(config: dict[str, Any]) -> None:

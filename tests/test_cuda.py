@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,27 @@ def test_data_that_is_copied_aside_gives_the_run_of_data_on_the_device(
 
 
 @needs_gpu
+def test_batches_that_are_on_the_device_already_are_read_after_they_are_written() -> None:
+    def batches() -> Iterator[Any]:
+        for i in range(5):
+            images = torch.zeros(64, 3, 32, 32, device="cuda")
+            torch.cuda._sleep(10_000_000)  # the host is far ahead of what follows
+            yield [(images + i, torch.full((64,), i, device="cuda"))]
+
+    for [(images, labels)] in prefetch(batches(), torch.device("cuda"), torch.channels_last):
+        assert torch.equal(images.amax(dim=(1, 2, 3)), labels.float())
+
+
+@needs_gpu
 def test_bf16_and_graph_together(gpu_config: dict[str, Any]) -> None:
     run_dir = trained(gpu_config, cuda_graph=True, precision="bf16", epochs=8)
     assert newest(run_dir)["log"]["val_accuracy"] > 0.9
+
+
+def test_compiled_graphs_do_not_go_with_microbatches(config: dict[str, Any]) -> None:
+    config["trainer"] |= {"compile": {"mode": "reduce-overhead"}, "grad_accum_steps": 2}
+    with pytest.raises(ConfigError, match=r"trainer.compile.mode: reduce-overhead does not go with grad_accum_steps"):
+        train(config)
 
 
 def test_a_graph_without_a_gpu_is_told(config: dict[str, Any]) -> None:

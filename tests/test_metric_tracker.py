@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import assert_equal
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
@@ -136,3 +138,24 @@ def test_a_torchmetrics_state_that_is_a_list_survives_too(tmp_path: Path) -> Non
 def test_an_unknown_key_is_an_error() -> None:
     with pytest.raises(KeyError, match="los"):
         MetricTracker("loss").update("los", 1.0)
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_updates_made_some_at_a_time_give_to_the_bit_what_updates_at_once_give(batch_size: int) -> None:
+    later, at_once = make_tracker(), make_tracker()
+    at_once._max_pending = 0
+    for tracker in (later, at_once):
+        feed(tracker, batches_of(batch_size))
+        tracker.reset()  # what was kept until now belongs to the epoch before
+        feed(tracker, batches_of(batch_size))
+    assert_equal(at_once.state_dict(), later.state_dict())
+    assert at_once.result() == later.result()
+
+
+def test_large_outputs_are_not_kept() -> None:
+    tracker = MetricTracker(metric_ftns=[accuracy])
+    outputs = torch.randn(200_000, 10)
+    reference = weakref.ref(outputs)
+    tracker.update_metrics(outputs, torch.zeros(200_000, dtype=torch.int64))
+    del outputs
+    assert reference() is None

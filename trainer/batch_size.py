@@ -7,12 +7,16 @@ import os
 import torch
 
 from trainer.trainer import Trainer
-from utils.device import peak_memory
+from utils.device import free_memory, peak_memory
 
 PROBE = (
     2**31
 )  # the batch size that the trainer to try with is built with: one step an epoch, which no schedule outlasts
-CPU_MESSAGES = ("DefaultCPUAllocator", "could not create a", "bad_alloc")  # of torch, oneDNN, C++: plain RuntimeErrors
+# Libraries tell of missing memory in plain RuntimeErrors too: torch on a CPU, oneDNN, C++; cuDNN, cuBLAS, CUDA.
+MESSAGES = (
+    *("DefaultCPUAllocator", "could not create a", "bad_alloc"),
+    *("unable to find an engine", "CUDNN_STATUS", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"),
+)
 
 
 def largest_batch_size(trainer: Trainer) -> int:
@@ -39,10 +43,9 @@ def _fits(trainer: Trainer, batch_size: int) -> bool:
         loss.item()  # waits for the device
     except (RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not is_memory and not any(text in str(error) for text in CPU_MESSAGES):
+        if not is_memory and not any(text in str(error) for text in MESSAGES):
             raise
         return False
     finally:
-        if trainer.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()
     return True

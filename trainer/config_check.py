@@ -13,6 +13,8 @@ from utils import ConfigError, MetricTracker
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
+GRAPH_MODES = ("reduce-overhead", "max-autotune")  # of torch.compile, with CUDA graphs
+
 
 def check_config(trainer: Trainer) -> None:
     """Raise ConfigError where monitor, scheduler or CUDA graph do not fit what this run gives."""
@@ -30,6 +32,9 @@ def check_config(trainer: Trainer) -> None:
             raise ConfigError(f"lr_scheduler.args.mode: {scheduler.mode!r}, but the value to follow is {followed!r}")
     if isinstance(scheduler, OneCycleLR | LambdaLR):
         _check_schedule_lasts(trainer, scheduler)
+    mode = (trainer.options["compile"] or {}).get("mode")
+    if mode in GRAPH_MODES and trainer.options["grad_accum_steps"] > 1:  # one microbatch would overwrite another's
+        raise ConfigError(f"trainer.compile.mode: {mode} does not go with grad_accum_steps; give default")
     if trainer.options["cuda_graph"]:
         _check_graph(trainer)
 
@@ -62,8 +67,10 @@ def _check_graph(trainer: Trainer) -> None:
         (trainer.device.type != "cuda", f"it needs a GPU; this run is on {trainer.device}"),
         (trainer.scaler.is_enabled(), "precision fp16 has a loss scale that changes; give bf16"),
         (trainer.train_metrics.has_modules, "torchmetrics count on the host; give functions of model/metric.py"),
+        (trainer.options["grad_checkpointing"], "it cannot hold grad_checkpointing, which looks at the random state"),
+        (trainer.options["detect_anomaly"], "detect_anomaly waits for the device"),
         (changes_momentum, "the scheduler changes momentum too; give cycle_momentum false"),
-        (mode in ("reduce-overhead", "max-autotune"), f"compile mode {mode} makes graphs of its own"),
+        (mode in GRAPH_MODES, f"compile mode {mode} makes graphs of its own"),
     ]
     for is_so, reason in reasons:
         if is_so:

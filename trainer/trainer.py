@@ -103,6 +103,7 @@ class Trainer(BaseTrainer):
                 self._log_step(loss, bar)
                 self.profiler.step(self.checkpoint_dir)
                 self._after_step()
+        self._check_finite()
         log = self.train_metrics.result()  # waits for the device, so that the time below is the true one
         if num_samples:
             log["perf/samples_per_sec"] = num_samples / (time.perf_counter() - started)

@@ -40,15 +40,21 @@ def input_format(model: nn.Module) -> torch.memory_format:
 def recompute_activations(model: nn.Module, patterns: Iterable[str]) -> None:
     """Let submodules whose names fit a pattern, as in "layers.*", keep no activations but compute them again.
 
+    Of a submodule and its own submodules the outermost is taken, once.
+
     Chen et al. 2016, "Training deep nets with sublinear memory cost": less memory for about a third more time, and the
     same gradients to the bit, dropout included. Raises ConfigError where a pattern fits no submodule.
     """
     modules = {name: module for name, module in model.named_modules() if name}
+    fitting: set[str] = set()
     for pattern in patterns:
         names = fnmatch.filter(modules, pattern)
         if not names:
             raise ConfigError(f"trainer.grad_checkpointing: no submodule {pattern!r}; {nearest(pattern, modules)}")
-        for name in names:
+        fitting |= set(names)
+    for name in fitting:
+        parts = name.split(".")
+        if not any(".".join(parts[:depth]) in fitting for depth in range(1, len(parts))):
             modules[name].forward = partial(_recomputed, modules[name].forward)
 
 
@@ -60,18 +66,23 @@ def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     )
 
 
-def fast_kernels(optimizer: partial[Any], params: Sequence[Tensor], is_captured: bool) -> dict[str, bool]:
+def fast_kernels(optimizer: partial[Any], params: Sequence[Tensor], options: Mapping[str, Any]) -> dict[str, bool]:
     """Return the arguments with which `optimizer`, a class and its arguments, updates all of `params` in one kernel.
 
-    {} where it cannot, or its arguments already choose. With `is_captured` it must also be able to stand in a CUDA
-    graph, or else ConfigError is raised.
+    {} where it cannot, or its arguments already choose. `options` is the trainer section. Raises ConfigError where that
+    asks for a CUDA graph and the optimizer cannot stand in one, or where the arguments choose what does not work.
     """
-    names = inspect.signature(optimizer.func).parameters
+    is_captured, cls = options["cuda_graph"], optimizer.func
+    # Fused SGD takes memory as it comes for its first momentum, and where the loss scaler skips that step, keeps it.
+    is_unsafe = cls is torch.optim.SGD and optimizer.keywords.get("momentum") and options["precision"] == "fp16"
+    if is_unsafe and optimizer.keywords.get("fused"):
+        raise ConfigError("optimizer.args.fused: SGD with momentum cannot be fused with trainer.precision fp16")
+    names = inspect.signature(cls).parameters
     args = {"capturable": True} if is_captured and "capturable" in names else {}
-    if "fused" in names and not KERNEL_ARGS & optimizer.keywords.keys():
+    if "fused" in names and not is_unsafe and not KERNEL_ARGS & optimizer.keywords.keys():
         args |= {"fused": True} if _runs(partial(optimizer, **args, fused=True), params) else {}
     if is_captured and not {"capturable", "fused"} & {**optimizer.keywords, **args}.keys():
-        raise ConfigError(f"trainer.cuda_graph: {optimizer.func.__name__} cannot be captured; Adam, AdamW and SGD can")
+        raise ConfigError(f"trainer.cuda_graph: {cls.__name__} cannot be captured; Adam, AdamW and SGD can")
     return {name: value for name, value in args.items() if name not in optimizer.keywords}
 
 
@@ -90,10 +101,11 @@ def _runs(optimizer: partial[Any], params: Sequence[Tensor]) -> bool:
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale the gradients down to a 2-norm of `max_norm`; return the norm that they had, a scalar on the device.
 
-    As torch's clip_grad_norm_, which goes over all gradients once more even where `max_norm` is infinite.
+    As torch's clip_grad_norm_, which goes over all gradients once more even where `max_norm` is infinite, and sorts
+    them by device first.
     """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(grads)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     if max_norm < float("inf"):
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from utils.checkpoint import BEST, LATEST, PREVIOUS, serialise
@@ -21,6 +22,7 @@ from utils.position import Position
 from utils.run_status import write_status
 
 USUAL_GRACE_S = 30  # what Kubernetes gives a process between SIGTERM and SIGKILL, and Slurm by default
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 logger = logging.getLogger("checkpoint")
 
 
@@ -108,9 +110,16 @@ class CheckpointWriter:
 
 
 def _check_finite(weights: dict[str, Any], run_dir: Path) -> None:
-    """Raise NonFiniteError where a step with a finite loss and gradient has made weights infinite."""
+    """Raise NonFiniteError where a step with a finite loss and gradient has made weights infinite.
+
+    By NumPy: torch would give this thread OpenMP workers of its own, and as soon as there are more of them than cores,
+    libgomp lets none wait actively any more, which makes every parallel operation of the training thread slower.
+    """
     for name, value in weights.items():
-        if value.is_floating_point() and not value.isfinite().all():
+        if not value.is_floating_point():
+            continue
+        array = value.numpy() if value.dtype in NUMPY_FLOATS else value.float().numpy()
+        if not np.isfinite(array).all():
             raise NonFiniteError(f"{name} is not finite any more; not saved; the last checkpoint in {run_dir} is whole")
 
 

@@ -81,7 +81,8 @@ class TrainerSection(_Strict):
     ema_decay: float | None = Field(default=None, gt=0, lt=1, description="validate an average of the weights")
     max_skipped_steps: int = Field(default=10, ge=0, description="fp16: steps in a row that the loss scaler may skip")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
-        default="fp32", description="bf16, fp16: autocast to it in the forward; tf32: multiply in it, where a GPU can"
+        default="fp32",
+        description="bf16, fp16: autocast to it; tf32: matrix products in it, where a GPU can",
     )
     channels_last: Literal["auto"] | bool = Field(
         default="auto", description="memory layout of images and convolutions; auto: on a CPU or CUDA"

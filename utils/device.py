@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import resource
@@ -70,9 +71,12 @@ def prefetch(
     if device.type != "cuda":
         yield from (to_device(batch, device, images) for batch in batches)
         return
-    stream = torch.cuda.Stream(device)
+    side_stream = torch.cuda.Stream(device)
     ready: list[tuple[Any, torch.cuda.Event]] = []
     for batch in batches:
+        # What is on the device already was computed on the current stream, for which the other does not wait.
+        is_on_host = all(tensor.device.type == "cpu" for tensor in tensors_of(batch))
+        stream = side_stream if is_on_host else torch.cuda.current_stream()
         with torch.cuda.stream(stream):
             ready.append((to_device(batch, device, images), stream.record_event()))
         if len(ready) > 1:
@@ -97,6 +101,13 @@ def tensors_of(batch: Any) -> Iterator[torch.Tensor]:
     elif isinstance(batch, dict | list | tuple):
         for item in batch.values() if isinstance(batch, dict) else batch:
             yield from tensors_of(item)
+
+
+def free_memory() -> None:
+    """Give back what objects that nobody holds any more have taken on the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:

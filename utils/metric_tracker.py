@@ -64,7 +64,7 @@ class MetricTracker:
         """Add `value`, the mean over `n` samples, to the mean of `key`. Raises KeyError where that is not tracked."""
         if key not in self._totals:
             raise KeyError(key)
-        self._later(self._add, key, value, n)
+        self._later(self._add, key, value.detach() if isinstance(value, Tensor) else value, n)
 
     def update_metrics(self, outputs: Any, targets: Any) -> None:
         """Add a batch to every metric."""
@@ -72,7 +72,7 @@ class MetricTracker:
 
     def _later(self, update: Callable[..., None], *args: Any) -> None:
         self._pending.append((update, args))
-        self._pending_bytes += sum(tensor.nbytes for tensor in tensors_of(args))
+        self._pending_bytes += sum(tensor.untyped_storage().nbytes() for tensor in tensors_of(args))
         if len(self._pending) > self._max_pending or self._pending_bytes > MAX_PENDING_BYTES:
             self._catch_up()
 
@@ -84,7 +84,7 @@ class MetricTracker:
 
     def _add(self, key: str, value: Tensor | float, n: int) -> None:
         if isinstance(value, Tensor):
-            self._totals[key].add_(value.detach(), alpha=n)
+            self._totals[key].add_(value, alpha=n)
         else:
             self._totals[key].add_(value * n)
         self._counts[key].add_(n)

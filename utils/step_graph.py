@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class StepGraph:
 
     def __call__(self, batch: Any) -> tuple[Tensor, ...]:
         """Make one step. Raises ConfigError where the step does what a graph cannot hold, such as waiting."""
+        for lr, group in zip(self._lrs, self.optimizer.param_groups):
+            lr.fill_(group["lr"])
         tensors = list(tensors_of(batch))
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         self._num_calls[shapes] += 1
@@ -49,15 +52,13 @@ class StepGraph:
             return self._call(batch)
         for static, tensor in zip(self._inputs, tensors):
             static.copy_(tensor, non_blocking=True)
-        for lr, group in zip(self._lrs, self.optimizer.param_groups):
-            lr.fill_(group["lr"])
         self._graph.replay()
         return tuple(output.clone() for output in self._outputs)  # the next replay writes over them
 
     def _call(self, batch: Any) -> tuple[Tensor, ...]:
         """Make the step without a graph, on the stream that is captured, so that autograd stays on one."""
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream), warnings.catch_warnings():
+        with torch.cuda.stream(self._stream), self._tensor_lrs(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*capturable=True.*")  # used without a graph, which is meant
             outputs = self.step(batch)
         torch.cuda.current_stream().wait_stream(self._stream)
@@ -66,17 +67,30 @@ class StepGraph:
     def _capture(self, batch: Any) -> None:
         static = _clone(batch)
         self._inputs = list(tensors_of(static))
-        rates = [group["lr"] for group in self.optimizer.param_groups]
         try:
-            for lr, group in zip(self._lrs, self.optimizer.param_groups):
-                group["lr"] = lr
-            with torch.cuda.graph(self._graph, stream=self._stream):
+            # "thread_local": the thread that pins batches may go on meanwhile.
+            with (
+                self._tensor_lrs(),
+                torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 self._outputs = self.step(static)
         except RuntimeError as error:
+            cause = error.__context__ or error  # ending a capture that has failed raises an error of its own
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
             raise ConfigError(
-                f"trainer.cuda_graph: the training step cannot be captured: {str(error).splitlines()[0]}; model, loss "
+                f"trainer.cuda_graph: the training step cannot be captured: {str(cause).splitlines()[0]}; model, loss "
                 f"and metrics must not wait for the device (.item(), .cpu(), if tensor) nor change shapes"
             ) from error
+
+    @contextmanager
+    def _tensor_lrs(self) -> Iterator[None]:
+        """Let the optimizer see its learning rates as tensors, in ordinary steps too: a float rounds otherwise."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for lr, group in zip(self._lrs, self.optimizer.param_groups):
+            group["lr"] = lr
+        try:
+            yield
         finally:
             for rate, group in zip(rates, self.optimizer.param_groups):
                 group["lr"] = rate
