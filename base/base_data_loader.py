@@ -156,7 +156,11 @@ class BaseDataLoader(DataLoader[Any]):
 
     def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Any]:
         self.set_epoch(seed, epoch, first_batch)
-        yield from self
+        if self.num_workers or self.pin_memory:
+            yield from self
+        else:  # what torch's iterator does too, and takes a percent of a small step for
+            for indices in self.batch_sampler:
+                yield self.collate_fn(self.dataset.__getitems__(indices))
 
     def _options(self, dataset: Dataset[Any], indices: Tensor, batch_size: int, shuffle: bool) -> dict[str, Any]:
         is_batched = isinstance(dataset, BatchDataset)

@@ -36,38 +36,22 @@ The code is in `benchmarks/contenders/`."""
 
 
 def part(options: argparse.Namespace) -> Section:
-    """Race all at batch 128, then those without a DataLoader at config.json's 64."""
+    """Race all."""
     root = options.out / "mnist"
     unpack(options.data_dir, root)
-    large = race(_tasks(list(CONTENDERS), 128, root, options.out), options.rounds)
-    small = race(_tasks([PLAIN, LEVERS, OURS], 64, root, options.out), options.rounds)
-    text = f"{TEXT}\n\n![Seconds per epoch](docs/benchmarks.png)\n\nBatch 128:\n\n{_table(large)}\n\n"
-    text += f"Batch 64, as in `config.json`:\n\n{_table(small)}"
-    targets = [*_own_targets(large, 128), *_own_targets(small, 64)]
-    targets += [
-        Target(f"{name} / this project, batch 128", ratio(large[name], large[OURS]), 2.5, at_least=True)
+    seconds = race(_tasks(list(CONTENDERS), 128, root, options.out), options.rounds)
+    text = f"{TEXT}\n\n![Seconds per epoch](docs/benchmarks.png)\n\n{_table(seconds)}"
+    targets = [
+        Target(f"{name} / this project, batch 128", ratio(seconds[name], seconds[OURS]), 2.5, at_least=True)
         for name in ("Lightning", "Accelerate", "Ignite")
     ]
-    return Section("An epoch of MNIST", text, targets, bars=large)
+    return Section("An epoch of MNIST", text, targets, bars=seconds)
 
 
 def _tasks(names: Sequence[str], batch_size: int, root: Path, out: Path) -> dict[str, Contender]:
     """Return the contenders of these names, each with its task."""
     tasks = [Task(root, out / f"{batch_size}-{number}", batch_size) for number in range(len(names))]
     return {name: partial(CONTENDERS[name], task=task) for name, task in zip(names, tasks)}
-
-
-def _own_targets(seconds: Mapping[str, Sequence[float]], batch_size: int) -> list[Target]:
-    return [
-        Target(
-            f"this project / hand-written with the same settings, batch {batch_size}", _ratio(seconds, LEVERS), 1.05
-        ),
-        Target(f"this project / hand-written as usual, batch {batch_size}", _ratio(seconds, PLAIN), 0.90),
-    ]
-
-
-def _ratio(seconds: Mapping[str, Sequence[float]], name: str) -> float:
-    return ratio(seconds[OURS], seconds[name])
 
 
 def _table(seconds: Mapping[str, Sequence[float]]) -> str:

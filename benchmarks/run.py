@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-PARTS = ("epochs", "features", "gpu", "model_size", "csv_scaling", "checkpoint_stall", "startup")
+PARTS = ("epochs", "one_process", "gpu", "model_size", "csv_scaling", "checkpoint_stall", "startup")
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch import nn
 
 from utils import CheckpointError
 from utils.checkpoint import _seal, find_checkpoint, load_checkpoint, serialise
+from utils.checkpoint_writer import CheckpointWriter
 from utils.load_parts import load_weights
 
 
@@ -131,3 +134,15 @@ def test_weights_that_do_not_fit_leave_the_model_alone(weights: dict[str, Any], 
     with pytest.raises(CheckpointError, match=f"here: does not fit the model.*{reason}"):
         load_weights(model, weights, "here")
     assert_equal(before, dict(model.state_dict()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads that Linux lists")
+def test_a_save_computes_nothing_with_torch_which_would_start_workers_beside_those_of_training(tmp_path: Path) -> None:
+    weight = torch.randn(1 << 20)
+    weight.isfinite().all()  # in parallel: this thread's workers are there now
+    state = {"position": {"epoch": 1, "step_in_epoch": 1, "global_step": 1}, "model": {"weight": weight}}
+    with CheckpointWriter(tmp_path, keep=None, sync_logs=lambda: None) as writer:
+        before = set(os.listdir("/proc/self/task"))
+        writer.save(state)
+        writer.wait()
+        assert len(set(os.listdir("/proc/self/task")) - before) == 1  # the writer's own

@@ -124,9 +124,9 @@ class Trainer(BaseTrainer):
             with self.autocast:
                 outputs = self.model(inputs)
                 loss = self.criterion(outputs, targets)
-            loss = loss * (len(targets) / num_samples)  # its share, so that the gradient is that of one large batch
-            self.scaler.scale(loss).backward()
-            step_loss += loss.detach()
+            share = torch.full_like(loss, len(targets) / num_samples)  # for the gradient of one batch of all samples
+            self.scaler.scale(loss).backward(share)
+            step_loss.addcmul_(loss.detach(), share)
             self.train_metrics.update_metrics(outputs.detach(), targets)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
         grad_norm = clip_gradients(self.parameters, self.max_grad_norm)

@@ -34,7 +34,7 @@ def input_format(model: nn.Module) -> torch.memory_format:
     """Return the memory format that 4-D inputs of `model` should have: that of its convolutions."""
     weights = [weight for weight in model.parameters() if weight.ndim == 4]
     is_last = [weight.is_contiguous(memory_format=torch.channels_last) for weight in weights]
-    return torch.channels_last if weights and all(is_last) else torch.preserve_format
+    return torch.channels_last if weights and all(is_last) else torch.contiguous_format
 
 
 def recompute_activations(model: nn.Module, patterns: Iterable[str]) -> None:

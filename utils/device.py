@@ -52,10 +52,11 @@ def _best_device(n_gpu_use: int) -> str:
     return "cpu"
 
 
-def to_device(batch: Any, device: torch.device, images: torch.memory_format = torch.preserve_format) -> Any:
+def to_device(batch: Any, device: torch.device, images: torch.memory_format = torch.contiguous_format) -> Any:
     """Move a tensor, or the tensors in a list, tuple or dict, to the device; 4-D ones in the memory format `images`."""
     if isinstance(batch, torch.Tensor):
-        memory_format = images if batch.ndim == 4 else torch.preserve_format
+        is_laid_out = batch.ndim != 4 or batch.is_contiguous(memory_format=images)  # images of one channel are both
+        memory_format = torch.preserve_format if is_laid_out else images
         return batch.to(device, non_blocking=True, memory_format=memory_format)
     if isinstance(batch, dict):
         return {key: to_device(value, device, images) for key, value in batch.items()}
@@ -65,7 +66,7 @@ def to_device(batch: Any, device: torch.device, images: torch.memory_format = to
 
 
 def prefetch(
-    batches: Iterable[Any], device: torch.device, images: torch.memory_format = torch.preserve_format
+    batches: Iterable[Any], device: torch.device, images: torch.memory_format = torch.contiguous_format
 ) -> Iterator[Any]:
     """Yield the batches on the device; on a GPU, copy the next one on a side stream while this one is computed with."""
     if device.type != "cuda":

@@ -13,18 +13,30 @@ from contenders.mnist import DROPOUT, LR, MEAN, NUM_TRAIN, NUM_VALID, STD, Batch
 from model.model import MnistModel
 from turns import NextTurn
 
+Parts = tuple[nn.Module, torch.optim.Optimizer, Batches, Batches]
+
 
 def from_memory(next_turn: NextTurn, task: Task) -> None:
     """Train on tensors that were made once."""
-    model = MnistModel(dropout=DROPOUT)
-    _fit(next_turn, model, torch.optim.Adam(model.parameters(), lr=LR), *_tensors(task))
+    _fit(next_turn, *plain(task))
 
 
 def from_memory_with_levers(next_turn: NextTurn, task: Task) -> None:
     """Train on tensors that were made once, with fused Adam and channels_last."""
+    _fit(next_turn, *with_levers(task))
+
+
+def plain(task: Task) -> Parts:
+    """Return what `train_epoch` takes."""
+    model = MnistModel(dropout=DROPOUT)
+    return model, torch.optim.Adam(model.parameters(), lr=LR), *_tensors(task)
+
+
+def with_levers(task: Task) -> Parts:
+    """Return what `train_epoch` takes, with fused Adam and channels_last."""
     model = MnistModel(dropout=DROPOUT).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
-    _fit(next_turn, model, optimizer, *_tensors(task, torch.channels_last))
+    return model, optimizer, *_tensors(task, torch.channels_last)
 
 
 def from_loader(next_turn: NextTurn, task: Task) -> None:
@@ -38,20 +50,25 @@ def _fit(
 ) -> None:
     while True:
         next_turn()
-        model.train()
-        for images, labels in train:
-            optimizer.zero_grad()
-            loss = F.nll_loss(model(images), labels)
-            loss.backward()
-            optimizer.step()
-        model.eval()
-        valid_loss, num_correct = 0.0, 0
-        with torch.no_grad():
-            for images, labels in valid:
-                outputs = model(images)
-                valid_loss += F.nll_loss(outputs, labels, reduction="sum").item()
-                num_correct += (outputs.argmax(dim=1) == labels).sum().item()
-        print(f"loss {valid_loss / NUM_VALID:.4f}, accuracy {num_correct / NUM_VALID:.4f}")
+        train_epoch(model, optimizer, train, valid)
+
+
+def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, valid: Batches) -> None:
+    """Train and validate."""
+    model.train()
+    for images, labels in train:
+        optimizer.zero_grad()
+        loss = F.nll_loss(model(images), labels)
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    valid_loss, num_correct = 0.0, 0
+    with torch.no_grad():
+        for images, labels in valid:
+            outputs = model(images)
+            valid_loss += F.nll_loss(outputs, labels, reduction="sum").item()
+            num_correct += (outputs.argmax(dim=1) == labels).sum().item()
+    print(f"loss {valid_loss / NUM_VALID:.4f}, accuracy {num_correct / NUM_VALID:.4f}")
 
 
 class TensorBatches:
