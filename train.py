@@ -34,10 +34,9 @@ def build_trainer(config: ConfigParser) -> Trainer:
     """Build the objects that the config names and the trainer that trains them."""
     logger = config.get_logger("train", config["trainer"]["verbosity"])
     if config["data_loader"].get("args", {}).get("batch_size") == "auto":
-        config.resolve("data_loader", {"batch_size": PROBE})
-        config.resolve("data_loader", {"batch_size": largest_batch_size(build_trainer(config))})
-        free_memory()
-        logger.info(f"batch_size: {config['data_loader']['args']['batch_size']} is the largest that fits")
+        batch_size = find_batch_size(config)
+        config.resolve("data_loader", {"batch_size": batch_size})
+        logger.info(f"batch_size: {batch_size} is the largest that fits")
     set_torch_modes(config["trainer"])
     seed_everything(config["seed"])
     device, _ = prepare_device(config["n_gpu"], config["device"])
@@ -80,6 +79,14 @@ def build_trainer(config: ConfigParser) -> Trainer:
         valid_data_loader=valid_data_loader,
         lr_scheduler=lr_scheduler,
     )
+
+
+def find_batch_size(config: ConfigParser) -> int:
+    """Return the largest batch size that fits, found with a trainer that is thrown away."""
+    config.resolve("data_loader", {"batch_size": PROBE})
+    batch_size = largest_batch_size(build_trainer(config))
+    free_memory()
+    return batch_size
 
 
 def main(config: ConfigParser) -> None:
