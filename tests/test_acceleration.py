@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from conftest import assert_equal, epochs_of, newest, records_of, run_train, train
+from conftest import ROOT, assert_equal, epochs_of, newest, records_of, run_train, train
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -19,6 +22,20 @@ from utils.acceleration import accelerate, clip_gradients, fast_kernels, input_f
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {"cuda_graph": False, "precision": "fp32"}
 CAPTURED = PLAIN | {"cuda_graph": True}
+FAULTS = """
+import resource
+import torch
+from utils.acceleration import keep_freed_memory
+
+def faults_of_a_step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    activations = [torch.ones(10 << 20) for _ in range(2)]  # 40 MiB each
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(min(faults_of_a_step() for _ in range(5)))
+keep_freed_memory()
+print(min(faults_of_a_step() for _ in range(5)))
+"""
 OPTIONS: dict[str, Any] = {"channels_last": "auto", "grad_checkpointing": [], "compile": None}
 
 
@@ -167,6 +184,13 @@ def test_clipping_is_torchs_own(max_norm: float) -> None:
         parameter.grad = gradient
     assert norm == clip_grad_norm_(parameters, max_norm)
     assert_equal(clipped, [parameter.grad for parameter in parameters])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc what others do by themselves")
+def test_memory_that_a_step_frees_serves_the_next_steps() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = done.stdout.split()
+    assert int(after) * 100 < int(before)
 
 
 def test_tf32_is_a_mode_of_torch_for_this_run(config: dict[str, Any]) -> None:
