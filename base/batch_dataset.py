@@ -79,7 +79,7 @@ class TensorBatches(BatchDataset):
 
     def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
         index = torch.as_tensor(indices, device=self.device)
-        return self.inputs[index], self.targets[index]
+        return self.inputs.index_select(0, index), self.targets.index_select(0, index)  # half the time of inputs[index]
 
     def fingerprint(self) -> str:
         """Return a checksum of all inputs and targets."""

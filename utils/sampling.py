@@ -66,13 +66,13 @@ class EpochBatchSampler(Sampler[Any]):
         if self.shuffle and self.block_size is not None:
             yield from self._block_batches(self.block_size, seed, epoch, first_batch)
             return
-        indices, order = self.indices.to(self.device), None  # once an epoch, rather than a copy for each batch
+        indices = self.indices
         if self.shuffle:
             generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
-            order = torch.randperm(len(indices), generator=generator).to(self.device)
+            indices = indices[torch.randperm(len(indices), generator=generator)]
+        indices = indices.to(self.device)  # once an epoch, rather than a copy for each batch
         for start in range(first_batch * self.batch_size, len(indices), self.batch_size):
-            span = slice(start, start + self.batch_size)
-            yield indices[span if order is None else order[span]]
+            yield indices[start : start + self.batch_size]
 
     def _block_batches(self, block_size: int, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
         """Yield batches that are cut from one window of blocks after the other, also across their borders."""
