@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -68,9 +69,9 @@ class Trainer(BaseTrainer):
         # Turned off, these change nothing: that spares the training step its branches.
         self.max_grad_norm: float = self.options["max_grad_norm"] or math.inf
         autocast_dtype = AUTOCAST_DTYPES[self.options["precision"]]
-        self.autocast = torch.autocast(
-            device.type, autocast_dtype, autocast_dtype is not None, cache_enabled=not self.options["cuda_graph"]
-        )
+        self.autocast: AbstractContextManager[Any] = nullcontext()
+        if autocast_dtype is not None:
+            self.autocast = torch.autocast(device.type, autocast_dtype, cache_enabled=not self.options["cuda_graph"])
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self.ema = Ema(model, self.options["ema_decay"])
 
@@ -118,7 +119,7 @@ class Trainer(BaseTrainer):
         Nothing here waits for the device or depends on which step it is: it may be replayed as a CUDA graph.
         """
         num_samples = sum(len(targets) for _, targets in microbatches)
-        step_loss = torch.zeros((), device=self.device)
+        losses, shares = [], []
         self.optimizer.zero_grad(set_to_none=True)
         for inputs, targets in microbatches:
             with self.autocast:
@@ -126,13 +127,15 @@ class Trainer(BaseTrainer):
                 loss = self.criterion(outputs, targets)
             share = torch.full_like(loss, len(targets) / num_samples)  # for the gradient of one batch of all samples
             self.scaler.scale(loss).backward(share)
-            step_loss.addcmul_(loss.detach(), share)
+            losses.append(loss.detach())
+            shares.append(share)
             self.train_metrics.update_metrics(outputs.detach(), targets)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
         grad_norm = clip_gradients(self.parameters, self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update()
+        step_loss = losses[0] if len(losses) == 1 else torch.stack(losses) @ torch.stack(shares)
         self.train_metrics.update("loss", step_loss, n=num_samples)
         return step_loss, grad_norm
 
@@ -205,9 +208,14 @@ class Trainer(BaseTrainer):
 
     def _progress_bar(self, epoch: int) -> tqdm[Any]:
         """Return a bar of the epoch's steps; quiet where the output is no terminal."""
-        initial = self.position.step_in_epoch
         return tqdm(
-            total=self.num_steps, initial=initial, desc=f"epoch {epoch}", unit="step", leave=False, disable=None
+            total=self.num_steps,
+            initial=self.position.step_in_epoch,
+            desc=f"epoch {epoch}",
+            unit="step",
+            leave=False,
+            disable=None,
+            mininterval=0.5,
         )
 
     def _log_step(self, loss: Tensor, bar: tqdm[Any]) -> None:
@@ -216,5 +224,5 @@ class Trainer(BaseTrainer):
         if global_step % self.options["log_every_steps"] == 0:
             self._check_finite()
             value = loss.item()
-            bar.set_postfix(loss=f"{value:.4f}")
+            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
             self.run_log.log_step(self.position.epoch, global_step, {"loss": value})

@@ -32,20 +32,20 @@ class Ema:
         """The model to validate and to test: the average, or without a decay the model itself."""
         return self.averaged or self.model
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after an optimizer step."""
         if self.averaged is None or self._average is None:
             return
         averages, weights = list(self.averaged.parameters()), list(self.model.parameters())
-        if self.is_started:
-            self._average(averages, weights, None)
-        else:
-            for parameter, weight in zip(averages, weights):
-                parameter.copy_(weight)
-            self.is_started = True
-        for average, buffer in zip(self.averaged.buffers(), self.model.buffers()):
-            average.copy_(buffer)
+        with torch.no_grad():
+            if self.is_started:
+                self._average(averages, weights, None)
+            else:
+                for parameter, weight in zip(averages, weights):
+                    parameter.copy_(weight)
+                self.is_started = True
+            for average, buffer in zip(self.averaged.buffers(), self.model.buffers()):
+                average.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights by the model's own names; {} without a decay."""

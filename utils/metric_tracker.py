@@ -68,11 +68,11 @@ class MetricTracker:
 
     def update_metrics(self, outputs: Any, targets: Any) -> None:
         """Add a batch to every metric."""
+        self._pending_bytes += sum(tensor.untyped_storage().nbytes() for tensor in tensors_of((outputs, targets)))
         self._later(self._add_batch, outputs, targets)
 
     def _later(self, update: Callable[..., None], *args: Any) -> None:
         self._pending.append((update, args))
-        self._pending_bytes += sum(tensor.untyped_storage().nbytes() for tensor in tensors_of(args))
         if len(self._pending) > self._max_pending or self._pending_bytes > MAX_PENDING_BYTES:
             self._catch_up()
 
