@@ -21,9 +21,9 @@ PLAIN, LEVERS = "hand-written", "hand-written, fused Adam, channels_last"
 ON, OFF = "this project", "this project, features off"
 TEXT = """\
 An epoch each in turn, all in one process and in three times the rounds, since two processes that do the same differ by
-more than what is to be measured. So the hand-written loops too have memory that is kept from step to step, which is this project's doing: in
-processes of their own they are slower. Features: two metrics, TensorBoard, `metrics.jsonl`, a progress bar, a
-checkpoint after each epoch."""
+more than what is to be measured. So the hand-written loops too have memory that is kept from step to step, which is
+this project's doing: in processes of their own they are slower. Features: two metrics, TensorBoard, `metrics.jsonl`,
+a progress bar, a checkpoint after each epoch."""
 
 
 def part(options: argparse.Namespace) -> Section:
