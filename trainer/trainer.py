@@ -135,7 +135,7 @@ class Trainer(BaseTrainer):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update()
-        step_loss = losses[0] if len(losses) == 1 else torch.stack(losses) @ torch.stack(shares)
+        step_loss = losses[0] if len(losses) == 1 else (torch.stack(losses) * torch.stack(shares)).sum()
         self.train_metrics.update("loss", step_loss, n=num_samples)
         return step_loss, grad_norm
 
