@@ -1,32 +1,70 @@
-"""What each section of the config may name. A section of your own (a discriminator, a teacher) is one more line."""
+"""What each section of the config may name, and the keys of its own that it holds. Yours to change.
+
+A section that builds something is a Slot; a section of plain keys is a subclass of Options. A section of your own (a
+discriminator, a teacher) is one more line.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
-from base import BaseDataLoader, BaseModel
-from utils.slot import Slot
+from parse_config import MetricSection, Options, SchedulerSection, Slot
+from trainer.options import TrainerOptions
 
-# A package is imported when a name is looked up in it: a config without torchmetrics does not wait 2 s for it.
-SLOTS = {
-    "arch": Slot(("model.model",), base=BaseModel),
-    "data_loader": Slot(("data_loader",), base=BaseDataLoader, provided=("training",)),
-    # LBFGS wants a closure, SparseAdam sparse gradients: other training steps than that of trainer/trainer.py.
-    "optimizer": Slot(("torch.optim",), base=Optimizer, provided=("params",), excluded=("LBFGS", "SparseAdam")),
-    # The trainer weights the means of batches by their samples: a sum would be wrong, and no reduction no number.
+SLOTS: dict[str, Slot | type[Options]] = {
+    "arch": Slot(
+        ("model.*",),
+        base=nn.Module,
+        factories=True,
+        required=True,
+        has_state=True,
+        description="model: a class of model/, or a function there that returns one",
+    ),
+    "data_loader": Slot(
+        ("data_loader.*",),
+        base=DataLoader,
+        provided=("training",),
+        required=True,
+        description="data: a class of data_loader/",
+    ),
+    "optimizer": Slot(
+        ("torch.optim",),
+        base=Optimizer,
+        provided=("params",),
+        # LBFGS wants a closure, SparseAdam sparse gradients: other training steps than that of trainer/trainer.py.
+        excluded=("LBFGS", "SparseAdam"),
+        required=True,
+        has_state=True,
+        description="a class of torch.optim",
+    ),
     "loss": Slot(
         ("model.loss", "torch.nn.modules.loss"),
         base=nn.Module,
         num_inputs=2,
+        # The trainer weights the means of batches by their samples: a sum would be wrong, and no reduction no number.
         provided=("reduction", "reduce", "size_average"),
+        required=True,
+        description="a function of model/loss.py or a loss class of torch.nn",
     ),
     "metrics": Slot(
         ("model.metric", "torchmetrics", "torchmetrics.classification", "torchmetrics.regression"),
         base=nn.Module,
         num_inputs=2,
+        keys=MetricSection,
+        many=True,
+        description="functions of model/metric.py or torchmetrics classes",
     ),
-    "lr_scheduler": Slot(("torch.optim.lr_scheduler",), base=LRScheduler, provided=("optimizer",)),
-    "lr_lambda": Slot(("model.lr_lambda",), num_inputs=1),
+    "lr_scheduler": Slot(
+        ("torch.optim.lr_scheduler",),
+        base=LRScheduler,
+        provided=("optimizer",),
+        keys=SchedulerSection,
+        has_state=True,
+        description="a class of torch.optim.lr_scheduler",
+    ),
+    "lr_lambda": Slot(("model.lr_lambda",), num_inputs=1, description="an argument of LambdaLR, not a section"),
+    "trainer": TrainerOptions,
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import argparse
 
+from base import counted
+from checkpoint.file import BEST, load_checkpoint
+from checkpoint.parts import eval_weights
 from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
-from trainer import evaluate
+from trainer.evaluation import evaluate
 from utils import ConfigError, MetricTracker, prepare_device, told_to_user
-from utils.checkpoint import BEST, load_checkpoint
-from utils.ema import best_weights
-from utils.load_parts import load_weights
+from utils.weights import load_weights
+
+OPTIONS = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size")]
 
 
 def main(config: ConfigParser) -> dict[str, float]:
@@ -24,15 +27,17 @@ def main(config: ConfigParser) -> dict[str, float]:
     checkpoint = load_checkpoint(path)
 
     data_loader = config.init_obj("data_loader", training=False)
+    config.facts = checkpoint["facts"]  # what the training split said, not the test split
     model = config.init_obj("arch")
-    load_weights(model, best_weights(checkpoint), str(path))
+    load_weights(model, eval_weights(checkpoint), str(path))
     model = model.to(device)
     criterion = config.init_obj("loss")
     metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"), device=device)
 
-    data = ", ".join(f"{key} {value}" for key, value in data_loader.resolved_args.items())
-    logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {data_loader.n_samples:,} test samples {data}")
-    result = evaluate(model, criterion, data_loader, metrics, device)
+    data = ", ".join(f"{key} {value}" for key, value in getattr(data_loader, "resolved_args", {}).items())
+    num_samples = getattr(data_loader, "n_samples", len(data_loader.dataset))
+    logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}")
+    result = evaluate(model, criterion, counted(data_loader), metrics, device)
     for name, value in result.items():
         logger.info(f"{name}: {value:.6f}")
     return result
@@ -44,8 +49,7 @@ def parse_args(argv: list[str] | None = None) -> ConfigParser:
     parser.add_argument("-r", "--resume", help="run directory (its best checkpoint) or checkpoint")
     parser.add_argument("-c", "--config", help="another config than the run's own")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
-    options = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size")]
-    return ConfigParser.from_args(parser, options, slots=SLOTS, argv=argv, prefer=BEST)
+    return ConfigParser.from_args(parser, OPTIONS, slots=SLOTS, argv=argv, prefer=BEST)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The abstract classes that a project subclasses."""
+"""The abstract classes that a project subclasses, and what their trainers are made of."""
 
-from base.base_data_loader import BaseDataLoader
-from base.base_model import BaseModel
+from base.base_data_loader import BaseDataLoader, Microbatch, counted
+from base.base_model import BaseModel, param_groups, prepare_model
 from base.base_trainer import BaseTrainer
-from base.batch_dataset import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
+from base.datasets import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
+from base.finite import FiniteWatch
+from base.sampling import split_indices
 
 __all__ = [
     "AugmentedBatches",
@@ -11,6 +13,12 @@ __all__ = [
     "BaseModel",
     "BaseTrainer",
     "BatchDataset",
+    "FiniteWatch",
     "MappedBatches",
+    "Microbatch",
     "TensorBatches",
+    "counted",
+    "param_groups",
+    "prepare_model",
+    "split_indices",
 ]

@@ -6,16 +6,26 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
-from base.batch_dataset import BatchDataset, SeededSamples
-from utils import ConfigError, EpochBatchSampler, epoch_steps, mix_seed, split_indices
+from base.datasets import BatchDataset, SeededSamples
+from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps, split_indices
+from utils import ConfigError, mix_seed
+from utils.annotations import NumWorkers
 
 MAX_SHARE_OF_DEVICE = 0.25  # of its free memory, for data that is kept there without being asked to
+WHERE = "data_loader.args"
+
+
+class Microbatch(NamedTuple):
+    """A batch as the loader gives it, and the number of samples that it was drawn from."""
+
+    batch: Any
+    num_samples: int
 
 
 def keep_batch(batch: Any) -> Any:
@@ -26,11 +36,14 @@ def keep_batch(batch: Any) -> Any:
 class BaseDataLoader(DataLoader[Any]):
     """A DataLoader whose batches depend on (seed, epoch) alone and that can start in the middle of an epoch.
 
-    A batch is `(inputs, targets)`. A dataset that is a BatchDataset gives whole batches, and `collate_fn` is then
-    `keep_batch` unless another is given; any other map-style dataset gives samples, which are collated.
+    A batch is whatever trainer/batch.py takes apart. A dataset that is a BatchDataset gives whole batches, and
+    `collate_fn` is then `keep_batch` unless another is given; any other map-style dataset gives samples, which are
+    collated. Whoever simply iterates gets another order each time; in `train`, that of the run's position.
 
-    A subclass takes `training: bool = True`: with False it holds the test split, whole and unshuffled. What it made of
-    open arguments, such as a `source` of "auto", it leaves in `resolved_args`, which go into the config of the run.
+    A subclass takes `training: bool = True`: with False it holds the test split, whole and unshuffled. The values that
+    open arguments, such as a `source` of "auto", resolved to it leaves in `resolved_args`, which go into the config of
+    the run. It may have a method `facts() -> dict`: values such as class counts, given to the models, losses and
+    metrics that take an argument of that name, in training and in test.
     """
 
     num_classes: int | None = None
@@ -45,36 +58,89 @@ class BaseDataLoader(DataLoader[Any]):
         batch_size: int,
         shuffle: bool,
         validation_split: float | int,
-        num_workers: int,
+        num_workers: NumWorkers,
         collate_fn: Callable[[Any], Any] | None = None,
         *,
         valid_dataset: Dataset[Any] | None = None,
+        validation_set: Dataset[Any] | None = None,
         indices: Tensor | None = None,
+        valid_indices: Tensor | None = None,
+        split_seed: int = 0,
+        sampler: Sampler[Any] | Callable[[Tensor], Sampler[Any]] | None = None,
     ) -> None:
         """Hold out `validation_split` (a fraction of the samples, or a count) for `split_validation`.
 
-        `indices`, (N,) int64, are the samples to use of `dataset`, by default all. `valid_dataset` has the same samples
-        as `dataset` and serves the validation split; give it where `dataset` augments. Raises ConfigError where the
-        split leaves nothing to train on.
+        `indices`, (N,) int64, are the samples of `dataset` to use, by default all; `valid_indices` are those to hold
+        out, in place of a split drawn with `split_seed`. `valid_dataset` has the same samples as `dataset` and serves
+        the held-out ones; give it where `dataset` augments. `validation_set` is a dataset of its own, held out whole.
+        `sampler` draws the training samples, by their positions in the training split, (N,) int64, that the function
+        gets; with nothing held out it may be a sampler of torch's itself.
+
+        Raises ConfigError where the arguments contradict each other, or nothing is left to train on.
         """
         if not isinstance(batch_size, int):  # not of a command that trains
-            raise ConfigError(f"data_loader.args.batch_size: {batch_size!r} is for training; give a number")
-        num_samples = len(dataset if indices is None else indices)  # type: ignore[arg-type]  # Dataset declares none
-        where = "data_loader.args.validation_split"
-        train_indices, valid_indices = split_indices(num_samples, validation_split, where, indices=indices)
+            raise ConfigError(f"{WHERE}.batch_size: {batch_size!r} is for training; give a number")
+        held_out = [bool(validation_split), valid_indices is not None, validation_set is not None]
+        if sum(held_out) > 1 or (any(held_out) and isinstance(sampler, Sampler)):
+            raise ConfigError(
+                f"{WHERE}: give one of validation_split, valid_indices and validation_set, and with one of them a "
+                f"sampler as a function of the training indices"
+            )
+        samples = torch.arange(len(dataset)) if indices is None else indices  # type: ignore[arg-type]  # no __len__
+        if valid_indices is not None:
+            train_indices = samples[~torch.isin(samples, valid_indices)]
+        else:
+            where = f"{WHERE}.validation_split"
+            train_indices, valid_indices = split_indices(
+                len(samples), validation_split, where, indices=indices, seed=split_seed
+            )
+        if validation_set is not None:
+            valid_dataset, valid_indices = validation_set, torch.arange(len(validation_set))  # type: ignore[arg-type]
         self.resolved_args: dict[str, Any] = {}
+        self.after_batch: Callable[[], None] | None = None  # called when the next batch is asked for
         self.num_workers_asked = num_workers
         self._collate = collate_fn
         self._valid = (dataset if valid_dataset is None else valid_dataset, valid_indices, batch_size)
         self._valid_loader: Any = None
+        self._upcoming = (0, 1, 0)  # seed, epoch and first batch of the next iteration
         self.n_samples = len(train_indices)
-        super().__init__(**self._options(dataset, train_indices, batch_size, shuffle))
+        super().__init__(**self._options(dataset, train_indices, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
+
+    @classmethod
+    def adopt(cls, loader: DataLoader[Any]) -> DataLoader[Any]:
+        """Return a loader of the same batches as any DataLoader's, which a run can go on with in the middle of an epoch.
+
+        It has the loader's attributes and methods too. One over an IterableDataset is returned as it is.
+        """
+        if isinstance(loader, cls) or isinstance(loader.dataset, IterableDataset):
+            return loader
+        adopted: BaseDataLoader = object.__new__(type(type(loader).__name__, (cls, type(loader)), {}))
+        is_standard = type(loader.batch_sampler) is BatchSampler and not loader.drop_last
+        sampler: Any = loader.sampler if is_standard else loader.batch_sampler or loader.sampler
+        size = loader.batch_size or 1
+        BaseDataLoader.__init__(
+            adopted, loader.dataset, size, False, 0, loader.num_workers, loader.collate_fn, sampler=sampler
+        )
+        for name, value in vars(loader).items():
+            adopted.__dict__.setdefault(name, value)
+        return adopted
+
+    def __iter__(self) -> Any:
+        """Yield the batches of the next pass: the one that `set_epoch` named, and after it those that follow."""
+        seed, epoch, first_batch = self._upcoming
+        self.set_epoch(seed, epoch + 1)
+        self._start(seed, epoch, first_batch)
+        after_batch, self.after_batch = self.after_batch, None  # a second pass in one epoch cannot be gone on with
+        for batch in super().__iter__():
+            yield batch
+            if after_batch is not None:
+                after_batch()
 
     def epoch_steps(
         self, epoch: int, first_step: int = 0, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
-    ) -> Iterator[list[Any]]:
-        """Yield the microbatches of each optimizer step of `epoch`, from `first_step` on (see utils.epoch_steps)."""
+    ) -> Iterator[list[Microbatch]]:
+        """Yield the microbatches of each optimizer step of `epoch`, from `first_step` on (see base/sampling.py)."""
         return epoch_steps(partial(self._pass, seed), len(self), epoch, first_step, len_epoch, grad_accum_steps)
 
     def step_indices(
@@ -91,9 +157,7 @@ class BaseDataLoader(DataLoader[Any]):
 
     def set_epoch(self, seed: int, epoch: int, first_batch: int = 0) -> None:
         """Make the next iteration yield the batches of `epoch` from `first_batch` on."""
-        self.generator.manual_seed(mix_seed(seed, epoch))
-        self.dataset.set_epoch(seed, epoch)
-        self.batch_sampler.set_epoch(seed, epoch, first_batch)
+        self._upcoming = (seed, epoch, first_batch)
 
     def split_validation(self) -> DataLoader[Any] | None:
         """Return the loader of the held-out samples, in their own order, or None where none are held out."""
@@ -105,39 +169,41 @@ class BaseDataLoader(DataLoader[Any]):
 
     def overfit(self, num_batches: int) -> DataLoader[Any]:
         """Train on the first `num_batches` batches alone, unshuffled; return a loader of the same for validation."""
-        sampler = self.batch_sampler
-        sampler.indices, sampler.shuffle = sampler.indices[: num_batches * sampler.batch_size], False
-        self.n_samples = len(sampler.indices)
-        options = self._options(self._valid[0], sampler.indices, sampler.batch_size, shuffle=False)
-        self._valid_loader = DataLoader(**options)
+        indices = self.train_indices()[: num_batches * self.batch_sampler.batch_size]
+        self.n_samples = len(indices)
+        options = self._options(self.dataset, indices, self.batch_sampler.batch_size, shuffle=False)
+        self.__dict__["batch_sampler"] = options["batch_sampler"]  # torch guards the name
+        self._valid_loader = DataLoader(**options | {"dataset": _batched(self._valid[0])})
         return self._valid_loader
 
     def train_indices(self) -> Tensor:
         """(N,) int64: the samples of the dataset that are trained on."""
         return self.batch_sampler.indices
 
+    def valid_indices(self) -> Tensor:
+        """(N,) int64: the samples that are held out for validation, of `valid_dataset` or `validation_set` if given."""
+        return self._valid[1]
+
     def fingerprint(self) -> str:
         """Return a short text that differs where the training data or its split does."""
         return f"{self.dataset.fingerprint()}:{zlib.crc32(self.train_indices().numpy().data):08x}"
 
-    def peek(self, num_samples: int) -> Any:
+    def peek(self, num_samples: int) -> Microbatch:
         """Return a batch of the first few training samples, read in this process."""
-        return self.collate_fn(self.dataset.__getitems__(self.train_indices()[:num_samples]))
+        indices = self.train_indices()[:num_samples]
+        return Microbatch(self.collate_fn(self.dataset.__getitems__(indices)), len(indices))
 
     def place(self, device: torch.device, is_resident: bool | Literal["auto"] = "auto") -> bool:
         """Keep the dataset on `device`; or else pin its batches, so that copying does not hold up computing.
 
-        Return whether it is kept there.
-
-        "auto" keeps it on a GPU where no workers read it and it takes at most a quarter of the free memory.
-        Raises ConfigError where `is_resident` is True and the dataset cannot be on a device.
+        Return whether it is kept there. "auto" keeps it on a GPU where no workers read it and it takes at most a
+        quarter of the free memory. Raises ConfigError where `is_resident` is True and the dataset cannot be there.
         """
         num_bytes = None if self.num_workers_asked else self.dataset.num_bytes()
         if is_resident is True and num_bytes is None:
-            what = (
-                "workers read it" if self.num_workers_asked else f"{type(self.dataset).__name__} hands out CPU batches"
-            )
-            raise ConfigError(f"trainer.device_resident: the data cannot be kept on {device}: {what}")
+            name = type(self.dataset).__name__
+            reason = "workers read it" if self.num_workers_asked else f"{name} hands out CPU batches"
+            raise ConfigError(f"trainer.device_resident: the data cannot be kept on {device}: {reason}")
         if is_resident == "auto":
             free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
             is_resident = num_bytes is not None and num_bytes <= MAX_SHARE_OF_DEVICE * free
@@ -154,26 +220,54 @@ class BaseDataLoader(DataLoader[Any]):
         for indices in self.train_indices().split(chunk_size):
             yield self.collate_fn(self.dataset.__getitems__(indices))
 
-    def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Any]:
-        self.set_epoch(seed, epoch, first_batch)
+    def _start(self, seed: int, epoch: int, first_batch: int) -> None:
+        self.generator.manual_seed(mix_seed(seed, epoch))
+        self.dataset.set_epoch(seed, epoch)
+        self.batch_sampler.set_epoch(seed, epoch, first_batch)
+
+    def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Microbatch]:
+        self._start(seed, epoch, first_batch)
         if self.num_workers or self.pin_memory:
-            yield from self
+            yield from map(Microbatch, super().__iter__(), self.batch_sampler.sizes())
         else:  # what torch's iterator does too, and takes a percent of a small step for
             for indices in self.batch_sampler:
-                yield self.collate_fn(self.dataset.__getitems__(indices))
+                yield Microbatch(self.collate_fn(self.dataset.__getitems__(indices)), len(indices))
 
-    def _options(self, dataset: Dataset[Any], indices: Tensor, batch_size: int, shuffle: bool) -> dict[str, Any]:
-        is_batched = isinstance(dataset, BatchDataset)
-        block_size = dataset.block_size if isinstance(dataset, BatchDataset) else None
+    def _options(
+        self, dataset: Dataset[Any], indices: Tensor, batch_size: int, shuffle: bool, sampler: Any = None
+    ) -> dict[str, Any]:
+        batched, as_lists = _batched(dataset), self.num_workers_asked > 0
+        if sampler is None:
+            batch_sampler = EpochBatchSampler(
+                indices, batch_size, shuffle, as_lists=as_lists, block_size=batched.block_size
+            )
+        else:
+            drawn_by = sampler if isinstance(sampler, Sampler) else sampler(indices)
+            batch_sampler = DrawnBatchSampler(drawn_by, indices, batch_size, as_lists=as_lists)
+        is_forked = self.num_workers_asked > 0 and sys.platform == "linux"
         return {
-            "dataset": dataset if is_batched else SeededSamples(dataset),
-            "batch_sampler": EpochBatchSampler(
-                indices, batch_size, shuffle, as_lists=self.num_workers_asked > 0, block_size=block_size
-            ),
+            "dataset": batched,
+            "batch_sampler": batch_sampler,
             "num_workers": self.num_workers_asked,
-            "collate_fn": self._collate or (keep_batch if is_batched else default_collate),
+            "collate_fn": self._collate or (keep_batch if batched is dataset else default_collate),
             # Python 3.14 starts workers through a server; a trainer that is killed leaves server and workers behind.
-            "multiprocessing_context": "fork" if self.num_workers_asked and sys.platform == "linux" else None,
+            "multiprocessing_context": "fork" if is_forked else None,
             # A generator of its own: without one, iterating draws from the global one, which the model uses too.
             "generator": torch.Generator(),
         }
+
+
+def _batched(dataset: Dataset[Any]) -> BatchDataset:
+    return dataset if isinstance(dataset, BatchDataset) else SeededSamples(dataset)
+
+
+def counted(loader: DataLoader[Any]) -> Iterator[Microbatch]:
+    """Yield the batches of a loader, each with the number of samples that it was drawn from.
+
+    Raises ConfigError for a loader over an IterableDataset, whose batches are drawn from no indices.
+    """
+    if not isinstance(loader.batch_sampler, EpochBatchSampler):
+        loader = BaseDataLoader.adopt(loader)
+    if not isinstance(loader.batch_sampler, EpochBatchSampler):
+        raise ConfigError(f"data_loader: {type(loader.dataset).__name__} has no indices to count samples by")
+    return map(Microbatch, loader, loader.batch_sampler.sizes())

@@ -8,42 +8,45 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from logger import RunLog
-from parse_config import ConfigParser
-from utils import CheckpointError, Metric, Monitor, OutOfMemoryError, Position, Stopped
-from utils.checkpoint import load_checkpoint
-from utils.checkpoint_writer import CheckpointWriter
+from base.plain_loop import PlainLoop
+from base.resume import check_exactness, parts_of, restore
+from checkpoint.environment import describe_environment
+from checkpoint.file import load_checkpoint
+from checkpoint.run_dir import set_aside_later
+from checkpoint.run_lock import locked
+from checkpoint.run_status import State, told_in_status
+from checkpoint.writer import CheckpointWriter
+from logger import RunLog, TensorboardWriter
+from parse_config import ConfigParser, TrainerOptions
+from utils import Metric, Monitor, OutOfMemoryError, Position, Stopped
 from utils.device import memory_advice
-from utils.exactness import describe_environment, differences
-from utils.load_parts import MALFORMED, Stateful, load_part
-from utils.rng import rng_state, set_rng_state
-from utils.run_lock import locked
-from utils.run_status import State, told_in_status
-from utils.runs import set_aside_later
+from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals
-
-# What these sections build has its state in the checkpoint; a change of theirs would be lost or make no sense.
-OWNERS_OF_STATE = ("arch.", "optimizer.", "lr_scheduler", "trainer.monitor", "trainer.ema_decay")
+from utils.weights import Stateful
 
 
 class BaseTrainer(ABC):
     """Trains for `epochs` epochs; a subclass says what an epoch is.
 
     The run directory is made in `train`, so that whatever is wrong before leaves nothing behind. What is needed while
-    training (`environment`, `signals`, `run_log`, `checkpoints`) is there while `train` runs.
+    training (`environment`, `signals`, `run_log`, `checkpoints`) is there while `train` runs, and not in a rehearsal.
     """
 
+    LOOP_OPTIONS: ClassVar[frozenset[str]] = frozenset()
+    """Options of the `trainer` section that the `_train_epoch` of this very class follows."""
+
+    options: TrainerOptions
     environment: dict[str, Any]
     signals: StopSignals
-    run_log: RunLog
-    checkpoints: CheckpointWriter
+    run_log: RunLog | None = None
+    checkpoints: CheckpointWriter | None = None
 
     def __init__(
         self,
@@ -55,26 +58,32 @@ class BaseTrainer(ABC):
     ) -> None:
         """Take the objects that the config names; touches no file."""
         self.config = config
-        self.options: dict[str, Any] = config["trainer"]
-        self.logger = config.get_logger("trainer", self.options["verbosity"])
+        self.options = config.section("trainer")
+        self.logger = config.get_logger("trainer", self.options.verbosity)
+        self.writer = TensorboardWriter(logger=self.logger, enabled=self.options.tensorboard)
         self.model = model
         self.criterion = criterion
         self.metric_ftns = metric_ftns
         self.optimizer = optimizer
         self.device = torch.device("cpu")
-        self.epochs: int = self.options["epochs"]
+        self.epochs: int = self.options.epochs
         self.position = Position()
-        self.monitor = Monitor(self.options["monitor"], self.options["early_stop"])
+        self.monitor = Monitor(self.options.monitor, self.options.early_stop)
+        self.loop = PlainLoop(self)
         self.last_log: dict[str, float] = {}  # the values of the last finished epoch
         self.last_save_s = time.monotonic()
-        self.saved_at: Position | None = None
+        self.saved_at: tuple[int, ...] | None = None  # as (epoch, step_in_epoch, global_step)
 
     @abstractmethod
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Train from `self.position` to the end of the epoch and validate; return the epoch's values by name.
 
-        Calls `_after_step` after each optimizer step, and `_stop_if_asked` wherever else it may be long.
+        Either starts at `self.position.step_in_epoch`, and calls `_after_step` after each optimizer step; or simply
+        iterates `self.data_loader`, as the published template does: then the loader starts where the run is.
         """
+
+    def _before_epoch(self, epoch: int) -> None:
+        """Do what an epoch needs before it begins or is gone on with, such as freezing; nothing by default."""
 
     def train(self) -> None:
         """Train to the last epoch, or until early stopping; resume first where the config says so.
@@ -85,34 +94,44 @@ class BaseTrainer(ABC):
         with self._running():
             while self.position.epoch <= self.epochs and not self.monitor.should_stop:
                 self._stop_if_asked()
-                log = self._train_epoch(self.position.epoch)
-                self._finish_epoch(log)
+                self._finish_epoch(self._one_epoch())
+
+    def _one_epoch(self) -> dict[str, float]:
+        """Train the epoch that the run is in, from where it is."""
+        self.loop.begin_epoch()
+        self._before_epoch(self.position.epoch)
+        log = self._train_epoch(self.position.epoch)
+        self.loop.end_epoch()
+        return log
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Hold the run directory with its logs and checkpoints: new or resumed, and saved when a signal ends it."""
-        self._try_batch()
+        self.loop.attach()
+        self._preflight()
         self.environment = self._environment()
         self.config.make_run_dir()
         run_dir = self.checkpoint_dir
         with locked(run_dir):
-            log_sizes = self._resume_checkpoint(self.config.resume)["logs"] if self.config.resume else None
+            log_sizes = self._resume(self.config.resume)["logs"] if self.config.resume else None
             self.config.start_logging()
             with (
                 StopSignals() as self.signals,
                 told_in_status(run_dir, self.position, self._final_state),
-                RunLog(run_dir, self.options["tensorboard"], log_sizes) as self.run_log,
-                CheckpointWriter(run_dir, self.options["keep_checkpoints"], self.run_log.sync) as self.checkpoints,
+                RunLog(run_dir, self.writer, log_sizes) as self.run_log,
+                CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
             ):
                 self._log_start()
                 if self.config.resume is None:
-                    self._save_checkpoint(None)  # a disk that is full or cannot be written to is told before training
+                    self._save(None)  # a disk that is full or cannot be written to is told before training
                     self.checkpoints.wait()
                 try:
                     yield
                 except Stopped:
-                    if self.saved_at != self.position:
-                        self._save_checkpoint(None)
+                    if not self.loop.can_be_saved:
+                        self.logger.warning("this loop is saved between epochs alone: the epoch under way is lost")
+                    elif self.saved_at != astuple(self.position):
+                        self._save(None)
                     self.checkpoints.wait()  # its failure is told rather than the stop
                     raise
                 except torch.OutOfMemoryError as error:
@@ -125,35 +144,50 @@ class BaseTrainer(ABC):
         """The run directory."""
         return self.config.save_dir
 
+    @property
+    def start_epoch(self) -> int:
+        """The epoch to train next, from 1."""
+        return self.position.epoch
+
     def _finish_epoch(self, log: dict[str, float]) -> None:
         """Log the epoch that has been trained and validated, move on, and save it where that is due."""
         epoch = self.position.epoch
+        log = {name: float(value) for name, value in log.items()}
         for name in (name for name, value in log.items() if not math.isfinite(value)):
             self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
         is_best = self.monitor.update(epoch, log)
-        self.run_log.log_epoch(epoch, self.position.global_step, log)
+        if self.run_log is not None:
+            self.run_log.log_epoch(epoch, self.position.global_step, log)
         values = "  ".join(f"{name} {value:.4g}" for name, value in log.items())
         self.logger.info(f"epoch {epoch}/{self.epochs}  {values}{'  (best)' if is_best else ''}")
         self.last_log = log
         self.position.after_epoch()
-        is_due = epoch % self.options["save_period"] == 0 or epoch == self.epochs or self.monitor.should_stop
-        if is_due or is_best:
-            self._save_checkpoint(epoch if is_due else None, save_best=is_best)
+        is_due = epoch % self.options.save_period == 0 or epoch == self.epochs or self.monitor.should_stop
+        if is_due or is_best or not self.loop.can_be_saved:
+            self._save(epoch if is_due else None, save_best=is_best)
 
     def _after_step(self) -> None:
         """Move on by one optimizer step; save where that is due; raise Stopped where a signal came."""
+        self.loop.step_was_counted()
         self.position.after_step()
+        self._save_if_due()
+
+    def _save_if_due(self) -> None:
+        """Save where `save_every_steps` or `save_every_minutes` say so; raise Stopped where a signal came."""
+        if self.checkpoints is None:  # a rehearsal
+            return
         self.checkpoints.raise_error()
-        every_steps, every_minutes = self.options["save_every_steps"], self.options["save_every_minutes"]
-        steps_due = every_steps is not None and self.position.global_step % every_steps == 0
+        every_steps, every_minutes = self.options.save_every_steps, self.options.save_every_minutes
+        last = self.saved_at[-1] if self.saved_at else 0
+        steps_due = every_steps is not None and self.position.global_step // every_steps > last // every_steps
         minutes_due = every_minutes is not None and time.monotonic() - self.last_save_s >= 60 * every_minutes
         if steps_due or minutes_due:
-            self._save_checkpoint(None)
+            self._save(None)
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         """Raise Stopped where SIGTERM, SIGINT or SIGUSR1 came."""
-        received = self.signals.received
+        received = self.signals.received if self.checkpoints is not None else None
         if received is not None:
             where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
             message = f"stopped by {received.name} at {where}; go on with: python train.py -r {self.checkpoint_dir}"
@@ -164,29 +198,29 @@ class BaseTrainer(ABC):
         return "early_stopped" if self.monitor.should_stop else "completed"
 
     def _stateful(self) -> dict[str, Stateful]:
-        """Return the parts of a checkpoint that have a state of their own; a subclass adds its parts."""
-        return {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "monitor": self.monitor,
-            "position": self.position,
-        }
+        """Return the parts of a checkpoint: whatever this trainer holds that has a state, dicts and lists of such too.
+
+        What has no state of its own, such as a plain number that the trainer counts, a subclass adds here.
+        """
+        return parts_of(self)
 
     def _environment(self) -> dict[str, Any]:
-        """Return what must be equal for an exact resume, beside the config; a subclass adds its data."""
-        return describe_environment(self.device)
+        """Return what must be equal for an exact resume, beside the config."""
+        data = {"data": self.loop.loader.fingerprint()} if self.loop.is_followed else {}
+        return describe_environment(self.device) | data
 
-    def _try_batch(self) -> None:
+    def _preflight(self) -> None:
         """Raise ConfigError where what the config names does not work together; before anything is written."""
 
     def _check_finite(self) -> None:
         """Raise NonFiniteError where training has gone to NaN; called before each save."""
 
-    def _save_checkpoint(self, epoch: int | None, save_best: bool = False) -> None:
+    def _save(self, epoch: int | None, save_best: bool = False) -> None:
         """Save where the run is, as `latest.pth`; where `epoch` is given as its checkpoint too; and as the best.
 
         Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
         """
+        assert self.checkpoints is not None and self.run_log is not None, "saves are made while `train` runs"
         self._check_finite()
         state: dict[str, Any] = {key: part.state_dict() for key, part in self._stateful().items()}
         state["epoch"] = self.position.epoch - (self.position.step_in_epoch == 0)  # the last one trained in
@@ -194,54 +228,47 @@ class BaseTrainer(ABC):
         state["rng"] = [rng_state(self.device)]
         state["logs"] = self.run_log.sizes()
         state["config"] = self.config.config
+        state["facts"] = self.config.facts
         state["environment"] = self.environment
         self.checkpoints.save(state, epoch, save_best)
         self.last_save_s = time.monotonic()
-        self.saved_at = replace(self.position)
+        self.saved_at = astuple(self.position)
 
-    def _resume_checkpoint(self, resume_path: Path) -> dict[str, Any]:
+    def _resume(self, resume_path: Path) -> dict[str, Any]:
         """Restore every part and the random state; return the checkpoint.
 
         Raises CheckpointError where the file is damaged, a part does not fit, or the run would not go on exactly as if
         it had never stopped (only warns with --allow-inexact).
         """
         checkpoint = load_checkpoint(resume_path)
-        try:
-            self._check_exactness(checkpoint)
-            for key, part in self._stateful().items():
-                load_part(part, checkpoint.get(key), f"{resume_path}: {key}")
-            set_rng_state(checkpoint["rng"][0], self.device)
-            self.last_log = dict(checkpoint["log"])
-            checkpoint["logs"] = {str(name): int(size) for name, size in checkpoint["logs"].items()}
-        except MALFORMED as error:
-            raise CheckpointError(f"{resume_path}: malformed: {type(error).__name__}: {error}") from None
+        check_exactness(checkpoint, self.environment, self.config, self.logger)
+        self.last_log = restore(checkpoint, self._stateful(), self.device, resume_path)
         # Steps were made, in another process: else torch warns where a resumed run begins with the scheduler's step.
-        self.optimizer._opt_called = self.position.global_step > 0  # type: ignore[attr-defined]
+        for optimizer in (part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)):
+            optimizer._opt_called = self.position.global_step > 0  # type: ignore[attr-defined]
+        self.saved_at = astuple(self.position)
         set_aside_later(resume_path.parent, self.position, self.monitor.best_epoch)
         return checkpoint
 
-    def _check_exactness(self, checkpoint: dict[str, Any]) -> None:
-        """Raise CheckpointError, or with --allow-inexact warn, where what decides about the bits has changed."""
-        changes = differences(checkpoint["environment"], self.environment)
-        changes += differences(checkpoint["config"], self.config.config)
-        not_allowed = [change for change in changes if change.split(":")[0].startswith(OWNERS_OF_STATE)]
-        if not_allowed or (changes and not self.config.allow_inexact):
-            hint = "-c with -r starts a new run from these weights"
-            hint += "" if not_allowed else "; --allow-inexact goes on all the same"
-            raise CheckpointError("\n  ".join([f"{self.config.resume}: cannot go on exactly:", *changes, hint]))
-        for change in changes:
-            self.logger.warning(f"not an exact resume: {change}")
-        for change in differences(checkpoint["config"], self.config.config, harmless=True):
-            self.logger.info(f"changed: {change}")
+    def _save_checkpoint(self, epoch: int, save_best: bool = False) -> None:
+        """Save now as the checkpoint of `epoch`; for a loop that wants more saves than the config asks for."""
+        self._save(epoch, save_best)
+
+    def _resume_checkpoint(self, resume_path: Path) -> None:
+        """Restore every part of the run from a checkpoint of it. Raises CheckpointError."""
+        self._resume(resume_path)
 
     def _log_start(self) -> None:
+        self.loop.warn_of_what_is_ignored()
+        num_samples = f"; {self.loop.loader.n_samples:,} training samples" if self.loop.is_followed else ""
+        self.logger.info(f"device {self.device}{num_samples}")
         if self.config.resume:
             where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
             self.logger.info(f"resumed {self.config.resume} at {where}")
             return
         self.logger.info(f"{self.model}\nrun directory: {self.checkpoint_dir}")
-        self.run_log.writer.set_step(0)
-        self.run_log.writer.add_text("config", f"```json\n{json.dumps(self.config.config, indent=4)}\n```")
+        self.writer.set_step(0, mode="")
+        self.writer.add_text("config", f"```json\n{json.dumps(self.config.config, indent=4)}\n```")
         self._log_samples()
 
     def _log_samples(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from report import Section, table
-from utils.checkpoint_writer import CheckpointWriter
+from checkpoint.writer import CheckpointWriter
 
 MEGABYTES = (1, 10, 44, 200, 500)
 

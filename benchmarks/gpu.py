@@ -23,7 +23,7 @@ from model.model import MnistModel
 from report import Section, ratio, table
 from slots import SLOTS
 from turns import EPOCHS, NextTurn, race
-from utils.slot import Slot
+from parse_config.slot import Slot
 
 BATCH_SIZE = 128
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from data_loader.csv_reader import CsvReader
+from data_loader.csv_reader import CsvReader, read_at
 from utils import DataError, fsync_dir
+from utils.file_lock import file_lock
 
 FORMAT = 1  # of the cached file; a change of what is read into it makes old ones unknown
 NUM_SAMPLES = 64
@@ -33,7 +34,7 @@ class CsvSample:
             with open(path, "rb") as file:
                 status = os.fstat(file.fileno())
                 step = max(status.st_size // NUM_SAMPLES, SAMPLE_BYTES)
-                pieces = [os.pread(file.fileno(), SAMPLE_BYTES, at) for at in range(0, status.st_size, step)]
+                pieces = [read_at(file, at, SAMPLE_BYTES) for at in range(0, status.st_size, step)]
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         text = b"".join(pieces)
@@ -71,12 +72,8 @@ def _find(cache_dir: Path, key: str) -> Path | None:
 @contextmanager
 def _locked(cache_dir: Path) -> Iterator[None]:
     """Hold the lock of `cache_dir`, which goes with the process, and sweep what a killed one left half-written."""
-    with open(cache_dir / ".lock", "w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            logger.info(f"{cache_dir}: waiting for another process, which converts a table there")
-            fcntl.lockf(file, fcntl.LOCK_EX)
+    notice = f"{cache_dir}: waiting for another process, which converts a table there"
+    with file_lock(cache_dir / ".lock", on_wait=partial(logger.info, notice)):
         for temp in cache_dir.glob(".*.npy.tmp"):
             temp.unlink()
         yield

@@ -10,7 +10,8 @@ from torch import Tensor
 from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
-from utils import ConfigError, DataError, split_indices
+from base import split_indices
+from utils import ConfigError, DataError
 from utils.annotations import BatchSize, NonNegativeInt, PositiveFloat, Share
 
 FLOAT32_BYTES = 4

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,11 +79,14 @@ class CsvReader:
         """
         num_workers = min(os.cpu_count() or 1, MAX_WORKERS)
         pending: deque[tuple[int, Future[Rows | None]]] = deque()
-        with open(self.path, "rb") as file, ThreadPoolExecutor(num_workers) as pool:
+        with open(self.path, "rb") as file, ExitStack() as stack:
+            files: deque[BinaryIO] = deque()  # one for each worker, all opened now, so that all are the same file
+            files += [stack.enter_context(open(self.path, "rb", buffering=0)) for _ in range(num_workers)]
+            pool = stack.enter_context(ThreadPoolExecutor(num_workers))
             spans = self._spans(file)
             while True:
                 for start, size in islice(spans, num_workers + 2 - len(pending)):
-                    pending.append((start, pool.submit(self._parse, columns, file.fileno(), start, size)))
+                    pending.append((start, pool.submit(self._parse, columns, files, start, size)))
                 if not pending:
                     return
                 start, future = pending.popleft()
@@ -105,8 +109,12 @@ class CsvReader:
             yield start, size
             start += size
 
-    def _parse(self, columns: list[str], fd: int, start: int, size: int) -> Rows | None:
-        text = os.pread(fd, size, start)
+    def _parse(self, columns: list[str], files: deque[BinaryIO], start: int, size: int) -> Rows | None:
+        file = files.pop()
+        try:
+            text = read_at(file, start, size)
+        finally:
+            files.append(file)
         if b'"' in text:
             return None
         return _as_rows(pa_csv.read_csv(pa.BufferReader(text), **self._options(columns, size + 1, is_quoted=False)))
@@ -129,7 +137,7 @@ class CsvReader:
         try:
             with open(self.path, "rb") as file:
                 before = takewhile(lambda span: span[0] < start, self._spans(file))
-                first_row = 2 + sum(_num_lines(os.pread(file.fileno(), size, first)) for first, size in before)
+                first_row = 2 + sum(_num_lines(read_at(file, *span)) for span in before)
             found = first_mistake(self.path, self.header, columns, self.delimiter, start, first_row)
         except (OSError, csv.Error) as unreadable:
             return self._unreadable(unreadable)
@@ -137,6 +145,12 @@ class CsvReader:
 
     def _unreadable(self, error: Exception) -> DataError:
         return DataError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def read_at(file: BinaryIO, start: int, size: int) -> bytes:
+    """Return `size` bytes of `file` from byte `start` on, or fewer at its end. Raises OSError."""
+    file.seek(start)
+    return file.read(size)
 
 
 def _without_bom(file: Iterable[str], taken: list[str]) -> Iterator[str]:

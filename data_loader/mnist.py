@@ -16,7 +16,8 @@ from torch import Tensor
 
 from base import AugmentedBatches, BaseDataLoader, TensorBatches
 from data_loader.augment import Augmentation
-from utils import ConfigError, DataError, nearest, split_indices
+from base import split_indices
+from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, NonNegativeInt, Probability, Share
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]

@@ -2,6 +2,6 @@
 
 from logger.logger import close_logging, log_to_file, setup_logging
 from logger.run_log import RunLog
-from logger.visualization import TensorboardWriter
+from logger.visualization import TensorboardWriter, heatmap
 
-__all__ = ["RunLog", "TensorboardWriter", "close_logging", "log_to_file", "setup_logging"]
+__all__ = ["RunLog", "TensorboardWriter", "close_logging", "heatmap", "log_to_file", "setup_logging"]

@@ -26,14 +26,18 @@ class RunLog:
     what went wrong is raised by the next call.
     """
 
-    def __init__(self, log_dir: Path, tensorboard: bool, sizes: dict[str, int] | None = None) -> None:
-        """Open the files in `log_dir`; with `sizes`, cut those of earlier processes back first. Raises RunDirError."""
+    def __init__(self, log_dir: Path, writer: TensorboardWriter, sizes: dict[str, int] | None = None) -> None:
+        """Open the files in `log_dir`, that of `writer` too; with `sizes`, cut those of earlier processes back first.
+
+        Raises RunDirError.
+        """
         self.log_dir = log_dir
         with writing_to(log_dir):
             if sizes is not None:
                 _cut_back(log_dir, sizes)
             self._metrics = open(log_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115  # open while the run is
-            self.writer = TensorboardWriter(log_dir, enabled=tensorboard)
+            self.writer = writer
+            self.writer.open(log_dir)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log")
         self._pending: deque[Future[None]] = deque()
 
@@ -52,16 +56,14 @@ class RunLog:
         self._wait()
         with writing_to(self.log_dir):
             self.writer.flush()
-            return {path.name: path.stat().st_size for path in _log_files(self.log_dir)}
+            files = _log_files(self.log_dir)
+            return {path.relative_to(self.log_dir).as_posix(): path.stat().st_size for path in files}
 
     def sync(self) -> None:
         """Put on the disk what `sizes` has counted; may be called from another thread. Raises OSError."""
         for path in _log_files(self.log_dir):
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            with open(path, "r+b") as file:  # Windows syncs what is open for writing
+                os.fsync(file.fileno())
 
     def __enter__(self) -> RunLog:
         """Return self."""
@@ -93,9 +95,11 @@ class RunLog:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._metrics.write(json.dumps(where | finite) + "\n")  # NaN becomes null: JSON has no NaN
         self._metrics.flush()
-        self.writer.set_step(where["global_step"])
+        if self.writer.writer is None:
+            return
         for name, value in values.items():
-            self.writer.add_scalar(tags[name], value)
+            if tags[name] not in self.writer.tags:  # a curve that the trainer draws itself
+                self.writer.writer.add_scalar(tags[name], value, where["global_step"])
 
 
 def _tag(name: str) -> str:
@@ -105,12 +109,13 @@ def _tag(name: str) -> str:
 
 
 def _log_files(log_dir: Path) -> list[Path]:
-    return sorted([*log_dir.glob("events.out.tfevents.*"), *log_dir.glob(METRICS_FILE)])
+    return sorted([*log_dir.rglob("events.out.tfevents.*"), *log_dir.glob(METRICS_FILE)])  # add_scalars makes folders
 
 
 def _cut_back(log_dir: Path, sizes: dict[str, int]) -> None:
     for path in _log_files(log_dir):
-        if path.name not in sizes:
+        size = sizes.get(path.relative_to(log_dir).as_posix())
+        if size is None:
             path.unlink()
-        elif path.stat().st_size > sizes[path.name]:
-            os.truncate(path, sizes[path.name])
+        elif path.stat().st_size > size:
+            os.truncate(path, size)

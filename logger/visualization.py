@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+WITHOUT_MODE = ("add_histogram",)  # as in the published template
+
 
 class TensorboardWriter:
-    """A SummaryWriter that knows the step; disabled, every call does nothing."""
+    """A SummaryWriter that knows the step: every `add_*` of torch's, without the step. Disabled, it does nothing.
 
-    def __init__(self, log_dir: str | Path, logger: Any = None, enabled: bool = True) -> None:
-        """`logger` is accepted for the published template's sake."""
-        self.writer = SummaryWriter(str(log_dir)) if enabled else None
+    What is added before `open` is kept and written then, so a trainer may use its writer from the first line on.
+    """
+
+    def __init__(self, log_dir: str | Path | None = None, logger: Any = None, enabled: bool = True) -> None:
+        """Write into `log_dir`, or keep everything until `open`. `logger` is accepted for the published template."""
+        self.writer: SummaryWriter | None = None
+        self.enabled = enabled
         self.step = 0
         self.mode = ""
+        self.first_step = 0  # of a resumed epoch, whose loop counts from 0 again
+        self.tags: set[str] = set()  # of the curves that were added here
+        self._early: list[Callable[[], None]] = []
+        if log_dir is not None:
+            self.open(log_dir)
 
-    def set_step(self, step: int, mode: str = "") -> None:
-        """Let the following calls speak of `step`; a `mode`, such as "valid", ends their tags."""
-        self.step, self.mode = step, mode
+    def open(self, log_dir: str | Path) -> None:
+        """Write into `log_dir` from now on, what came earlier first."""
+        if self.enabled:
+            self.writer = SummaryWriter(str(log_dir))
+        early, self._early = self._early, []
+        for call in early:
+            call()
 
-    def add_scalar(self, tag: str, value: float) -> None:
-        """Add a point to a curve."""
-        if self.writer:
-            self.writer.add_scalar(self._tag(tag), value, self.step)
+    def set_step(self, step: int, mode: str = "train") -> None:
+        """Let the following calls be of `step`; their tags end in the `mode`, unless that is ""."""
+        self.step, self.mode = step + (self.first_step if mode == "train" else 0), mode
 
-    def add_images(self, tag: str, images: Tensor) -> None:
-        """Add a grid of images, (N, 1 or 3, H, W) float in [0, 1]."""
-        if self.writer:
-            self.writer.add_images(self._tag(tag), images, self.step)
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return torch's `add_*` called `name`, which gets the step and a tag that ends in the mode."""
+        if not name.startswith("add_") or not hasattr(SummaryWriter, name):
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
+        return partial(self._add, name)
 
-    def add_histogram(self, tag: str, values: Tensor) -> None:
-        """Add the distribution of `values`, of any shape."""
-        if self.writer:
-            self.writer.add_histogram(self._tag(tag), values, self.step)
-
-    def add_text(self, tag: str, text: str) -> None:
-        """Add a Markdown text."""
-        if self.writer:
-            self.writer.add_text(self._tag(tag), text, self.step)
-
-    def add_figure(self, tag: str, figure: Any) -> None:
-        """Add a matplotlib figure."""
-        if self.writer:
-            self.writer.add_figure(self._tag(tag), figure, self.step)
+    def _add(self, name: str, *args: Any, **kwargs: Any) -> None:
+        parameters = _parameters(name)
+        if args and parameters[0] in ("tag", "main_tag") and self.mode and name not in WITHOUT_MODE:
+            args = (f"{args[0]}/{self.mode}", *args[1:])
+        is_given = "global_step" in kwargs or "global_step" in parameters[: len(args)]
+        if "global_step" in parameters and not is_given:
+            kwargs["global_step"] = self.step
+        if name == "add_scalar" and args:
+            self.tags.add(args[0])
+        if not self.enabled:
+            return
+        if self.writer is None:
+            self._early.append(lambda: getattr(self.writer, name)(*args, **kwargs))
+        else:
+            getattr(self.writer, name)(*args, **kwargs)
 
     def flush(self) -> None:
         """Hand what is queued to the operating system."""
@@ -57,5 +76,18 @@ class TensorboardWriter:
         if self.writer:
             self.writer.close()
 
-    def _tag(self, tag: str) -> str:
-        return f"{tag}/{self.mode}" if self.mode else tag
+
+@cache
+def _parameters(name: str) -> list[str]:
+    """Return the names of the parameters of torch's method `name`, without self."""
+    return list(inspect.signature(getattr(SummaryWriter, name)).parameters)[1:]
+
+
+def heatmap(matrix: Tensor, cell: int = 16) -> Tensor:
+    """Return a picture, (1, H, W) float in [0, 1], of a matrix such as a confusion matrix: each row by its own sum.
+
+    The last two dimensions of `matrix` are drawn, `cell` pixels an element, one above the other where there are more.
+    """
+    rows = matrix.reshape(-1, matrix.shape[-1]).double()
+    shares = rows / rows.abs().sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return shares.abs().clamp(0, 1).float().repeat_interleave(cell, 0).repeat_interleave(cell, 1).unsqueeze(0)

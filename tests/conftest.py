@@ -16,7 +16,7 @@ import torch
 import test as test_script
 import train as train_script
 from logger import close_logging
-from utils.checkpoint import find_checkpoint, load_checkpoint
+from checkpoint.file import find_checkpoint, load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 

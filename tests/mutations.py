@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-from utils.exactness import flatten
+from utils.nested import flatten
 
 
 class Mutant(NamedTuple):

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from model.model import MLP, MnistModel
 from utils import ConfigError
-from utils.acceleration import accelerate, clip_gradients, fast_kernels, input_format, recompute_activations
+from speed.levers import accelerate, clip_gradients, fast_kernels, input_format, recompute_activations
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {"cuda_graph": False, "precision": "fp32"}
@@ -25,7 +25,7 @@ CAPTURED = PLAIN | {"cuda_graph": True}
 FAULTS = """
 import resource
 import torch
-from utils.acceleration import keep_freed_memory
+from speed.modes import keep_freed_memory
 
 def faults_of_a_step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from base import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
-from base.batch_dataset import NUM_AUGMENT_DRAWS, SeededSamples
+from base.datasets import NUM_AUGMENT_DRAWS, SeededSamples
 from utils import rng_state, sample_uniforms, set_rng_state
 
 CPU = torch.device("cpu")

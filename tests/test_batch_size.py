@@ -12,12 +12,12 @@ import torch
 from conftest import ROOT, assert_equal, evaluate, newest, run_train, train
 
 import train as train_script
-from trainer import PROBE, largest_batch_size
+from preflight.batch_size import PROBE, largest_batch_size
 
 LIMITED = """
 import resource, sys, torch
 import train
-from trainer import largest_batch_size
+from preflight.batch_size import largest_batch_size
 
 config = train.parse_args(["-c", sys.argv[1], "--bs", "1000000"])
 trainer = train.build_trainer(config)

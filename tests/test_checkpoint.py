@@ -15,9 +15,9 @@ from conftest import assert_equal
 from torch import nn
 
 from utils import CheckpointError
-from utils.checkpoint import _seal, find_checkpoint, load_checkpoint, serialise
-from utils.checkpoint_writer import CheckpointWriter
-from utils.load_parts import load_weights
+from checkpoint.file import _seal, find_checkpoint, load_checkpoint, serialise
+from checkpoint.writer import CheckpointWriter
+from utils.weights import load_weights
 
 
 def state(epoch: int = 5) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from parse_config import ConfigParser
 from slots import SLOTS
 from train import parse_args
 from utils import ConfigError, told_to_user
-from utils.config_docs import json_schema, with_reference
-from utils.config_file import read_config
+from parse_config.reference import json_schema, with_reference
+from parse_config.config_file import read_config
 
 # ruff: noqa: SIM905  # words, not lists of quoted words
 SHIPPED = sorted([ROOT / "config.json", *(ROOT / "configs").iterdir(), ROOT / "tests" / "published_config.json"])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from parse_config.config_file import MAX_BYTES, read_config
 from utils import ConfigError
-from utils.config_file import MAX_BYTES, read_config
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent).glob("config*.json"))
 
@@ -56,7 +57,6 @@ def test_yaml_text_stays_text(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("one: &same {lr: 1}\nother: *same\n", r"c.yaml:2:8: .*aliases"),
         ("a: 2020-01-01T00:00:00 x\nb: !!binary aGk=\n", "bytes"),
         ("1: a\n", "the key 1 is no string"),
         ("a: .inf\n", "Out of range"),
@@ -146,8 +146,91 @@ def test_yaml_tags_build_no_python_objects(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_a_yaml_node_inside_itself_is_refused(tmp_path: Path) -> None:
-    assert "aliases" in message(write(tmp_path, "c.yaml", "a: &a [*a]"))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &x {lr: 1}\nb: *x\n", {"a": {"lr": 1}, "b": {"lr": 1}}),
+        ("a: &x 1e-4\nb: [*x, *x]\n", {"a": 1e-4, "b": [1e-4, 1e-4]}),
+        ("a: &x name\nb: {*x : 1}\n", {"a": "name", "b": {"name": 1}}),
+        ("a: &x {lr: 1, n: 2}\nb: {<<: *x, m: 3}\n", {"a": {"lr": 1, "n": 2}, "b": {"lr": 1, "n": 2, "m": 3}}),
+        ("a: &x {lr: 1, n: 2}\nb: {<<: *x, lr: 5}\n", {"a": {"lr": 1, "n": 2}, "b": {"lr": 5, "n": 2}}),
+        ("a: &x {lr: 1, n: 2}\nb: {lr: 5, <<: *x}\n", {"a": {"lr": 1, "n": 2}, "b": {"lr": 5, "n": 2}}),
+        ("a: &x {p: 1}\nb: &y {<<: *x}\nc: {<<: *y}\n", {"a": {"p": 1}, "b": {"p": 1}, "c": {"p": 1}}),
+        ("a: {<<: [&x {p: 1}, {p: 2, q: 2}]}\nb: *x\n", {"a": {"p": 1, "q": 2}, "b": {"p": 1}}),
+        ("a: {<<: {p: 1}}\nb: {'<<': 2}\nc: <<\n", {"a": {"p": 1}, "b": {"<<": 2}, "c": "<<"}),
+    ],
+)  # fmt: skip
+def test_yaml_aliases_and_merge_keys(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
+    assert read_config(write(tmp_path, "c.yaml", text)) == expected
+
+
+def containers(value: Any) -> list[Any]:
+    """Return every dict and list in `value`, itself included, once for each place where it stands."""
+    if not isinstance(value, dict | list):
+        return []
+    children = value.values() if isinstance(value, dict) else value
+    return [value, *(found for child in children for found in containers(child))]
+
+
+def test_every_place_of_an_alias_has_a_copy_of_its_own(tmp_path: Path) -> None:
+    text = "a: &x {args: &y {lr: 1, betas: [1, 2]}}\nb: *x\nc: {<<: *x}\nd: [{<<: [*x, *y]}, *y, {<<: *y}, *x]\n"
+    config = read_config(write(tmp_path, "c.yaml", text))
+    places = containers(config)
+    assert len({id(place) for place in places}) == len(places)
+    config["a"]["args"]["lr"] = 2
+    config["a"]["args"]["betas"].append(3)
+    assert config["b"] == config["c"] == config["d"][3] == {"args": {"lr": 1, "betas": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &a [*a]", "1:8: not valid YAML: the alias *a stands inside what it names"),
+        ("a: &a\n  b: {c: *a}", "2:10: not valid YAML: the alias *a stands inside what it names"),
+        ("a: &a {<<: *a}", "1:12: not valid YAML: the alias *a stands inside what it names"),
+        ("base: 1\nb: *base", "2:4: not valid YAML: the alias *base has no anchor &base before it"),
+        ("a: &x1 1\nb: *x", "2:4: not valid YAML: the alias *x has no anchor &x before it; did you mean 'x1'?"),
+        ("a: &x 1\nb: &x 2", "2:4: not valid YAML: the anchor &x stands twice"),
+        ("a: {<<: {p: 1}, <<: {q: 2}}", "1:17: not valid YAML: the key '<<' stands twice"),
+        ("a: {<<: {p: 1, p: 2}}", "1:16: not valid YAML: the key 'p' stands twice"),
+        ("a: {<<: 1}", "1:9: not valid YAML: expected a mapping or list of mappings for merging, but found scalar"),
+    ],
+)  # fmt: skip
+def test_aliases_that_make_no_tree_are_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert message(write(tmp_path, "c.yaml", text)) == expected
+
+
+def laughs(levels: int, item: str) -> str:
+    """Return the YAML of anchors of which each repeats the one before it as `item` says."""
+    lines = [f"a{level}: &a{level} " + item.replace("*", f"*a{level - 1}") for level in range(1, levels)]
+    return "\n".join(["a0: &a0 {x: 1}", *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (laughs(10, f"[{', '.join('*' * 10)}]"), "with the alias *a4 the config expands to more than 100,000 values"),
+        (laughs(40, "{l: *, r: *}"), "the config expands to more than 100,000 values"),
+        (laughs(40, "{l: {<<: *}, r: {<<: *}}"), "the config expands to more than 100,000 values"),
+        (f"a: &a {'x' * 50_000}\nb: [{', '.join(['*a'] * 1000)}]", "the config expands to more than 100,000 values"),
+        (laughs(200, "{x: *}"), "nested more than 100 levels deep"),
+        (laughs(200, "[*]"), "nested more than 100 levels deep"),
+    ],
+    ids=["wide", "double", "merged", "text", "deep", "deep list"],
+)
+def test_alias_bombs_are_refused_before_they_expand(tmp_path: Path, text: str, expected: str) -> None:
+    path = write(tmp_path, "c.yaml", text)
+    tracemalloc.start()
+    try:
+        assert message(path).endswith(expected)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_hundred_thousand_values_are_no_bomb(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, "c.yaml", f"a: &a [{', '.join('1' * 98)}]\nb: [{', '.join(['*a'] * 1000)}]"))
+    assert config["b"] == [[1] * 98] * 1000
 
 
 def test_a_missing_file_and_a_directory_are_told_as_such(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from conftest import newest, run_train, train
 from faults import CONTEXT, assert_same_run, exit_code, the_run
 from torch import Tensor
 
-from base import MappedBatches, TensorBatches, batch_dataset
+from base import MappedBatches, TensorBatches, datasets
 from data_loader import CsvDataLoader
 from data_loader.csv_reader import CsvReader
 from trainer import Trainer
-from utils import DataError, Stopped, sampling
+from base import sampling
+from utils import DataError, Stopped
 
 TINY = 1e-6  # GiB: about a thousand bytes
 NUM_ROWS = 150_000  # some four blocks of text
@@ -198,7 +199,7 @@ def test_a_run_on_a_mapped_table_goes_on_to_the_bit(
     num_workers: int, big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 10 rows in windows of 4 blocks, so that an epoch has many of both; stops in the midst of epochs."""
-    monkeypatch.setattr(batch_dataset, "BLOCK_BYTES", 120)
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 120)
     monkeypatch.setattr(sampling, "WINDOW_BLOCKS", 4)
     path = tmp_path / "data.csv"
     with open(big) as file:

@@ -11,7 +11,7 @@ import torch
 from conftest import assert_equal, newest, records_of, run_train, train
 
 from utils import ConfigError
-from utils.device import prefetch
+from speed import prefetch
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at hand")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from utils.expression import parse_expression
+from parse_config.expression import parse_expression
 
 FORMULAS: dict[str, Callable[[int], float]] = {
     "0.95 ** epoch": lambda epoch: 0.95**epoch,

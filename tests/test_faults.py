@@ -34,8 +34,8 @@ from faults import (
 from base import BaseDataLoader
 from trainer import Trainer
 from utils import CheckpointError, NonFiniteError, OutOfMemoryError, Stopped, told_to_user
-from utils.checkpoint import find_checkpoint, load_checkpoint
-from utils.checkpoint_writer import CheckpointWriter
+from checkpoint.file import find_checkpoint, load_checkpoint
+from checkpoint.writer import CheckpointWriter
 
 KINDS: dict[str, dict[str, Any]] = {
     "no workers": {},

@@ -21,7 +21,7 @@ from conftest import run_train, train
 from faults import small_config
 
 from utils import CheckpointError
-from utils.checkpoint import BEST, _seal, find_checkpoint, load_checkpoint
+from checkpoint.file import BEST, _seal, find_checkpoint, load_checkpoint
 
 
 @pytest.fixture(scope="module")

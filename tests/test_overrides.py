@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from utils import ConfigError
-from utils.overrides import parse_override, set_by_path
+from parse_config.overrides import parse_override, set_by_path
 
 CONFIG: dict[str, Any] = {
     "name": "run",

@@ -7,7 +7,9 @@ from itertools import chain, islice
 import pytest
 import torch
 
-from utils import ConfigError, EpochBatchSampler, inf_loop, sampling, split_indices
+from base import sampling, split_indices
+from base.sampling import EpochBatchSampler
+from utils import ConfigError, inf_loop
 
 SAMPLES = torch.arange(100, 123)  # 23 indices that are not their own positions
 

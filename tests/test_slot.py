@@ -21,7 +21,7 @@ from model.metric import accuracy, top_k_acc
 from model.model import MLP, MnistModel
 from slots import SLOTS
 from utils import ConfigError
-from utils.slot import Slot
+from parse_config.slot import Slot
 
 MODULE = """
 import os

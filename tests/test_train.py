@@ -12,7 +12,7 @@ from conftest import ROOT, assert_equal, epochs_of, evaluate, newest, records_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from utils import CheckpointError
-from utils.checkpoint import find_checkpoint, load_checkpoint
+from checkpoint.file import find_checkpoint, load_checkpoint
 
 STATE = ("model", "optimizer", "lr_scheduler", "monitor", "position", "rng")
 

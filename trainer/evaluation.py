@@ -8,28 +8,29 @@ from typing import Any
 import torch
 from torch import nn
 
+from base import Microbatch
+from speed import input_format, prefetch
+from trainer.batch import batch_weight, run_batch
 from utils import MetricTracker
-from utils.acceleration import input_format
-from utils.device import prefetch
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    criterion: Callable[[Any, Any], torch.Tensor],
-    batches: Iterable[Any],
+    criterion: Callable[..., torch.Tensor],
+    microbatches: Iterable[Microbatch],
     metrics: MetricTracker,
     device: torch.device,
 ) -> dict[str, float]:
-    """Return the loss and metrics of `model`, in eval mode, over all samples of `batches` of (inputs, targets).
+    """Return the loss and metrics of `model`, in eval mode, over all samples of `microbatches` (see base.counted).
 
     `metrics` tracks "loss" and the metrics; means are weighted by samples, so the batch size makes no difference.
     Leaves the model in eval mode.
     """
     model.eval()
     metrics.reset()
-    for inputs, targets in prefetch(batches, device, input_format(model)):
-        outputs = model(inputs)
-        metrics.update("loss", criterion(outputs, targets), n=len(targets))
-        metrics.update_metrics(outputs, targets)
+    for batch, num_samples in prefetch(microbatches, device, input_format(model)):
+        loss, outputs, targets = run_batch(model, criterion, batch)
+        metrics.update("loss", loss, n=batch_weight(batch, num_samples))
+        metrics.update_metrics(outputs, targets, n=num_samples)
     return metrics.result()

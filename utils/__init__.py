@@ -1,6 +1,7 @@
-"""The engine's tools. Nothing here knows of models, loaders or trainers."""
+"""Small tools that know nothing of configs, loaders or trainers."""
 
 from utils.device import prepare_device, to_device
+from utils.ema import Ema
 from utils.errors import (
     CheckpointError,
     ConfigError,
@@ -15,17 +16,17 @@ from utils.errors import (
     writing_to,
 )
 from utils.files import ensure_dir, fsync_dir, read_json, write_atomic, write_json
+from utils.inf_loop import inf_loop
 from utils.metric_tracker import Metric, MetricTracker
 from utils.monitor import Monitor
 from utils.position import Position
 from utils.rng import mix_seed, rng_state, sample_uniforms, seed_everything, set_rng_state
-from utils.sampling import EpochBatchSampler, epoch_steps, inf_loop, split_indices
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
-    "EpochBatchSampler",
+    "Ema",
     "Metric",
     "MetricTracker",
     "Monitor",
@@ -36,7 +37,6 @@ __all__ = [
     "Stopped",
     "UserError",
     "ensure_dir",
-    "epoch_steps",
     "fsync_dir",
     "inf_loop",
     "mix_seed",
@@ -47,7 +47,6 @@ __all__ = [
     "sample_uniforms",
     "seed_everything",
     "set_rng_state",
-    "split_indices",
     "to_device",
     "told_to_user",
     "write_atomic",

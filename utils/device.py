@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import re
-import resource
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from utils.errors import ConfigError
+from utils.nested import map_tensors
 
 DEVICE_PATTERN = r"auto|cpu|mps|cuda|(cuda:)?\d+"
 
@@ -53,55 +55,14 @@ def _best_device(n_gpu_use: int) -> str:
 
 
 def to_device(batch: Any, device: torch.device, images: torch.memory_format = torch.contiguous_format) -> Any:
-    """Move a tensor, or the tensors in a list, tuple or dict, to the device; 4-D ones in the memory format `images`."""
-    if isinstance(batch, torch.Tensor):
-        is_laid_out = batch.ndim != 4 or batch.is_contiguous(memory_format=images)  # images of one channel are both
+    """Move the tensors in `batch`, of any nesting, to the device; 4-D ones in the memory format `images`."""
+
+    def move(tensor: Tensor) -> Tensor:
+        is_laid_out = tensor.ndim != 4 or tensor.is_contiguous(memory_format=images)  # images of one channel are both
         memory_format = torch.preserve_format if is_laid_out else images
-        return batch.to(device, non_blocking=True, memory_format=memory_format)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device, images) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device, images) for value in batch)
-    return batch
+        return tensor.to(device, non_blocking=True, memory_format=memory_format)
 
-
-def prefetch(
-    batches: Iterable[Any], device: torch.device, images: torch.memory_format = torch.contiguous_format
-) -> Iterator[Any]:
-    """Yield the batches on the device; on a GPU, copy the next one on a side stream while this one is computed with."""
-    if device.type != "cuda":
-        yield from (to_device(batch, device, images) for batch in batches)
-        return
-    side_stream = torch.cuda.Stream(device)
-    ready: list[tuple[Any, torch.cuda.Event]] = []
-    for batch in batches:
-        # What is on the device already was computed on the current stream, for which the other does not wait.
-        is_on_host = all(tensor.device.type == "cpu" for tensor in tensors_of(batch))
-        stream = side_stream if is_on_host else torch.cuda.current_stream()
-        with torch.cuda.stream(stream):
-            ready.append((to_device(batch, device, images), stream.record_event()))
-        if len(ready) > 1:
-            yield _received(*ready.pop(0))
-    for batch, copied in ready:
-        yield _received(batch, copied)
-
-
-def _received(batch: Any, copied: torch.cuda.Event) -> Any:
-    """Let the current stream wait for the copy, and the allocator know that it uses the batch."""
-    current = torch.cuda.current_stream()
-    current.wait_event(copied)
-    for tensor in tensors_of(batch):
-        tensor.record_stream(current)
-    return batch
-
-
-def tensors_of(batch: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors in nested lists, tuples and dicts, in their order."""
-    if isinstance(batch, torch.Tensor):
-        yield batch
-    elif isinstance(batch, dict | list | tuple):
-        for item in batch.values() if isinstance(batch, dict) else batch:
-            yield from tensors_of(item)
+    return map_tensors(move, batch)
 
 
 def free_memory() -> None:
@@ -111,10 +72,19 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return the bytes that torch has used at most on a GPU, or else those of the process."""
+def physical_memory() -> int | None:
+    """Return how many bytes of memory this machine has, or None where Python cannot tell (Windows)."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the bytes that torch has used at most on a GPU, or else those of the process (None on Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

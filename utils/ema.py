@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from utils.errors import CheckpointError
-from utils.load_parts import load_weights
+from utils.weights import load_weights
 
 
 class Ema:
@@ -28,7 +27,7 @@ class Ema:
         self._average = get_ema_multi_avg_fn(decay) if decay is not None else None
 
     @property
-    def best_model(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The model to validate and to test: the average, or without a decay the model itself."""
         return self.averaged or self.model
 
@@ -58,15 +57,3 @@ class Ema:
         if self.averaged is not None:
             load_weights(self.averaged, state["model"], "ema")
             self.is_started = bool(state["is_started"])
-
-
-def best_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights of a checkpoint to evaluate: the average where there is one, else the model's.
-
-    Raises CheckpointError where there are none.
-    """
-    ema = checkpoint.get("ema")
-    weights = ema.get("model") if isinstance(ema, dict) and ema else checkpoint.get("model")
-    if not isinstance(weights, dict):
-        raise CheckpointError("a checkpoint without weights")
-    return weights

@@ -43,7 +43,9 @@ def write_temp(path: Path, data: bytes) -> Path:
 
 
 def fsync_dir(directory: Path) -> None:
-    """Make renames and links in `directory` survive a power cut."""
+    """Make renames and links in `directory` survive a power cut. On Windows, which opens no directory, do nothing."""
+    if os.name == "nt":
+        return
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from utils.device import tensors_of
 from utils.errors import ConfigError
+from utils.nested import map_tensors, tensors_of
 
 MAX_PENDING = 64  # updates
 MAX_PENDING_BYTES = 4 << 20
@@ -22,19 +22,29 @@ Metric = Callable[[Any, Any], Any]
 class MetricTracker:
     """Sample-weighted means of batch values, and the results of torchmetrics' metrics.
 
-    Nothing here waits for the device but `avg` and `result`, and sums and counts are tensors that change in place, so
-    that a CUDA graph can hold an update. Sums are float64 where the device has it, so that the mean does not depend on
-    how samples were batched beyond the rounding of the batch values themselves.
+    A metric that is a vector gives a scalar for each element, `NAME/0`, `NAME/1` and so on; one that is a dict gives
+    `NAME/KEY`; one of more dimensions, such as a confusion matrix, is in `matrices` after `result`.
 
-    On a CPU, updates are kept and made some at a time, in their order: between two large convolutions the few small
-    operations of a metric find their code and data no longer in the cache, and take four times as long. What is given
-    to an update must not change afterwards.
+    Only `avg` and `result` wait for the device. Sums and counts are tensors that change in place, so that a CUDA graph
+    can hold an update; they are float64 where the device has it. On a CPU, updates are kept and made some at a time, in
+    their order: between two large convolutions the few small operations of a metric would take four times as long.
+    What is given to an update must not change afterwards.
     """
 
-    def __init__(self, *keys: str, metric_ftns: Sequence[Metric] = (), device: torch.device | None = None) -> None:
-        """Track `keys`, fed by `update`, and `metric_ftns`, fed by `update_metrics`. Copies torchmetrics objects."""
+    def __init__(
+        self,
+        *keys: str,
+        writer: Any = None,
+        metric_ftns: Sequence[Metric] = (),
+        device: torch.device | None = None,
+    ) -> None:
+        """Track `keys`, fed by `update`, and `metric_ftns`, fed by `update_metrics`; copies torchmetrics objects.
+
+        With a `writer`, a TensorboardWriter, each `update` adds a point to the curve of its key as well.
+        """
         device = device or torch.device("cpu")
         dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.writer = writer
         self._functions = {ftn.__name__: ftn for ftn in metric_ftns if not isinstance(ftn, nn.Module)}
         self._modules: dict[str, Any] = {
             str(ftn.__name__): deepcopy(ftn).to(device) for ftn in metric_ftns if isinstance(ftn, nn.Module)
@@ -42,7 +52,10 @@ class MetricTracker:
         self.keys = [*keys, *(str(ftn.__name__) for ftn in metric_ftns)]
         means = [key for key in self.keys if key not in self._modules]
         self._totals = {key: torch.zeros((), dtype=dtype, device=device) for key in means}
-        self._counts = {key: torch.zeros((), dtype=torch.int64, device=device) for key in means}
+        self._counts = {key: torch.zeros((), dtype=dtype, device=device) for key in means}
+        self.matrices: dict[str, Tensor] = {}
+        self._is_restored = False  # in the middle of an epoch, whose first `reset` must not forget what was restored
+        self._is_open = False  # from an epoch's first update until its result is read
         self._max_pending = MAX_PENDING if device.type == "cpu" else 0
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._pending_bytes = 0
@@ -53,25 +66,33 @@ class MetricTracker:
         return bool(self._modules)
 
     def reset(self) -> None:
-        """Start a new epoch."""
+        """Start an epoch. The first call after the middle of an epoch was restored goes on with that one instead."""
+        if self._is_restored:
+            self._is_restored = False
+            return
         self._catch_up()
         for value in (*self._totals.values(), *self._counts.values()):
             value.zero_()
         for module in self._modules.values():
             module.reset()
+        self._is_open = False
 
-    def update(self, key: str, value: Tensor | float, n: int = 1) -> None:
+    def update(self, key: str, value: Tensor | float, n: float = 1) -> None:
         """Add `value`, the mean over `n` samples, to the mean of `key`. Raises KeyError where that is not tracked."""
         if key not in self._totals:
             raise KeyError(key)
+        if self.writer is not None:
+            self.writer.add_scalar(key, value)
         self._later(self._add, key, value.detach() if isinstance(value, Tensor) else value, n)
 
-    def update_metrics(self, outputs: Any, targets: Any) -> None:
-        """Add a batch to every metric."""
+    def update_metrics(self, outputs: Any, targets: Any, n: float) -> None:
+        """Add a batch of `n` samples to every metric."""
+        outputs, targets = map_tensors(Tensor.detach, outputs), map_tensors(Tensor.detach, targets)
         self._pending_bytes += sum(tensor.untyped_storage().nbytes() for tensor in tensors_of((outputs, targets)))
-        self._later(self._add_batch, outputs, targets)
+        self._later(self._add_batch, outputs, targets, n)
 
     def _later(self, update: Callable[..., None], *args: Any) -> None:
+        self._is_open = True
         self._pending.append((update, args))
         if len(self._pending) > self._max_pending or self._pending_bytes > MAX_PENDING_BYTES:
             self._catch_up()
@@ -82,34 +103,53 @@ class MetricTracker:
         for update, args in pending:
             update(*args)
 
-    def _add(self, key: str, value: Tensor | float, n: int) -> None:
+    def _add(self, key: str, value: Tensor | float, n: float) -> None:
         if isinstance(value, Tensor):
+            if value.shape != self._totals[key].shape:  # a vector: the first time that this is known
+                self._totals[key] = self._totals[key].expand(value.shape).clone()
             self._totals[key].add_(value, alpha=n)
         else:
             self._totals[key].add_(value * n)
         self._counts[key].add_(n)
 
-    def _add_batch(self, outputs: Any, targets: Any) -> None:
+    def _add_batch(self, outputs: Any, targets: Any, n: float) -> None:
         for key, function in self._functions.items():
-            self._add(key, function(outputs, targets), n=len(targets))
+            self._add(key, function(outputs, targets), n)
         for module in self._modules.values():
             module.update(outputs, targets)
 
     def avg(self, key: str) -> float:
         """Return the mean of `key` so far; NaN before the first sample. Waits for the device."""
         self._catch_up()
-        return (self._totals[key] / self._counts[key]).item()
+        return float((self._totals[key] / self._counts[key]).item())
 
     def result(self) -> dict[str, float]:
-        """Return every value by its key, in the order they were named. Waits for the device."""
-        self._catch_up()
-        return {key: self._computed(key) if key in self._modules else self.avg(key) for key in self.keys}
+        """Return every scalar by its name, in the order they were named; leave matrices in `matrices`.
 
-    def _computed(self, key: str) -> float:
-        value = self._modules[key].compute()
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ConfigError(f"metrics: {key} gives {str(value)[:60]!r}, not a number that can be logged")
-        return value.item()
+        Waits for the device. Raises ConfigError where a metric gives neither numbers nor tensors.
+        """
+        self._catch_up()
+        self._is_open = False
+        self.matrices = {}
+        return {name: value for key in self.keys for name, value in self._scalars(key, self._value(key))}
+
+    def _value(self, key: str) -> Any:
+        return self._modules[key].compute() if key in self._modules else self._totals[key] / self._counts[key]
+
+    def _scalars(self, name: str, value: Any) -> Iterator[tuple[str, float]]:
+        """Yield the scalars that a metric's value is made of, each by its name; put a matrix aside."""
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from self._scalars(f"{name}/{key}", item)
+        elif isinstance(value, Tensor) and value.ndim > 1 and value.numel() > 1:
+            self.matrices[name] = value.detach().cpu()
+        elif isinstance(value, Tensor) and value.numel() > 1:
+            for index, item in enumerate(value.tolist()):
+                yield f"{name}/{index}", item
+        elif isinstance(value, Tensor | int | float):
+            yield name, float(value)
+        else:
+            raise ConfigError(f"metrics: {name} gives {str(value)[:60]!r}, not a number that can be logged")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the accumulators as plain data, so that an epoch's means survive a stop in the middle of it."""
@@ -121,22 +161,20 @@ class MetricTracker:
                 key: {"state": module.metric_state, "update_count": module._update_count}
                 for key, module in self._modules.items()
             },
+            "is_open": self._is_open,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._catch_up()
-        for key, total in state["totals"].items():
-            self._totals[key].copy_(total)
-            self._counts[key].copy_(state["counts"][key])
+        for key, count in self._counts.items():
+            self._totals[key] = state["totals"][key].to(self._totals[key])
+            count.copy_(state["counts"][key])
         for key, saved in state["modules"].items():
             # torchmetrics' own state dict is empty by default and never has the update count.
             module = self._modules[key]
             for name in module.metric_state:
-                setattr(module, name, _to(saved["state"][name], module.device))
+                setattr(module, name, map_tensors(lambda tensor: tensor.to(module.device), saved["state"][name]))
             module._update_count = saved["update_count"]
             module._computed = None  # the cached result of before
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return [item.to(device) for item in value] if isinstance(value, list) else value.to(device)
+        self._is_open = self._is_restored = bool(state["is_open"])

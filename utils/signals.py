@@ -7,12 +7,14 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 """What the process exits with: 128 + the signal's number, as shells say; 75 (EX_TEMPFAIL) asks to be started again."""
+if hasattr(signal, "SIGUSR1"):  # not on Windows
+    EXIT_CODES[signal.SIGUSR1] = 75
 
 
 class StopSignals:
-    """While it is entered, the first SIGTERM, SIGINT or SIGUSR1 is remembered in `received`; a second one kills.
+    """While it is entered, the first of EXIT_CODES' signals is remembered in `received`; a second one kills.
 
     Nothing is done in the handler itself: the interpreter may be anywhere, the middle of a save included.
     """
@@ -45,4 +47,4 @@ class StopSignals:
 
 def _die_of(received: signal.Signals) -> None:
     signal.signal(received, signal.SIG_DFL)
-    os.kill(os.getpid(), received)
+    signal.raise_signal(received)

@@ -1,0 +1,209 @@
+"""Datasets that hand out whole batches, and an adapter for those that hand out single samples."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils import DataError, mix_seed, sample_uniforms
+from utils.rng import cpu_rng_kept, seed_cpu
+
+Augment = Callable[[Tensor, Tensor], Tensor]
+"""(inputs (N, ...), uniforms (N, 8) float32 in [0, 1)) -> augmented inputs of the same shape."""
+
+Indices = Tensor | list[int]
+"""Of the samples of a batch: (N,) int64 on the device of the dataset, or in a worker a list."""
+
+BLOCK_BYTES = 256 << 10  # of a table on disk that are read together
+NUM_AUGMENT_DRAWS = 8  # uniform numbers that a sample gets for its augmentation
+
+
+class BatchDataset(Dataset[Any], ABC):
+    """A map-style dataset that torch's DataLoader indexes a batch at a time, through `__getitems__`.
+
+    What is random in a sample must be a function of (`seed`, `epoch`, sample index) alone: then a run gives the same
+    batches with any number of workers, and after a stop in the middle of an epoch.
+    """
+
+    seed = 0
+    epoch = 0
+    block_size: int | None = None
+    """How many samples in a row are best read together, or None; epochs are then shuffled by such blocks."""
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Tell which epoch comes; called before its first batch, in the process that starts the workers."""
+        self.seed, self.epoch = seed, epoch
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def fingerprint(self) -> str:
+        """Return a short text that differs where the data does; by default, the class and the number of samples."""
+        return f"{type(self).__name__}:{len(self)}"
+
+    @abstractmethod
+    def __getitems__(self, indices: Indices) -> Any:
+        """Return what the loader's `collate_fn` makes a batch of."""
+
+    def to(self, device: torch.device) -> None:
+        """Hand out batches that are on `device` from now on; a dataset that cannot leaves them where they are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return torch.device("cpu")
+
+    def num_bytes(self) -> int | None:
+        """Return how much memory `to` takes on the device; None where the dataset cannot be there."""
+        return None
+
+
+class TensorBatches(BatchDataset):
+    """Inputs (N, ...) and targets (N, ...) held in memory; a batch is one indexing operation."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs = inputs
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        index = torch.as_tensor(indices, device=self.device)
+        return self.inputs.index_select(0, index), self.targets.index_select(0, index)  # half the time of inputs[index]
+
+    def fingerprint(self) -> str:
+        """Return a checksum of all inputs and targets."""
+        checksum = 0
+        for tensor in (self.inputs, self.targets):
+            for samples in tensor.split(4096):  # some at a time: of a view, which a copy is made of, all may be large
+                checksum = zlib.crc32(samples.cpu().contiguous().numpy().data, checksum)
+        return f"{super().fingerprint()}:{checksum:08x}"
+
+    def to(self, device: torch.device) -> None:
+        """Keep inputs and targets on `device`; the augmentation is then made there too."""
+        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs and targets are."""
+        return self.inputs.device
+
+    def num_bytes(self) -> int:
+        """Return the size of inputs and targets."""
+        return self.inputs.nbytes + self.targets.nbytes
+
+
+class AugmentedBatches(BatchDataset):
+    """The batches (inputs, targets) of another dataset, with the inputs augmented at random, anew each epoch."""
+
+    def __init__(self, dataset: BatchDataset, augment: Augment) -> None:
+        self.dataset = dataset
+        self.augment = augment
+        self.block_size = dataset.block_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Tell the dataset too."""
+        super().set_epoch(seed, epoch)
+        self.dataset.set_epoch(seed, epoch)
+
+    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        inputs, targets = self.dataset.__getitems__(indices)
+        index = torch.as_tensor(indices, device=inputs.device)
+        return self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS)), targets
+
+    def fingerprint(self) -> str:
+        """Return that of the dataset: what is done to it stands in the config."""
+        return self.dataset.fingerprint()
+
+    def to(self, device: torch.device) -> None:
+        """Keep the dataset on `device`, and augment there."""
+        self.dataset.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.dataset.device
+
+    def num_bytes(self) -> int | None:
+        """Return how much memory the dataset takes."""
+        return self.dataset.num_bytes()
+
+
+class MappedBatches(BatchDataset):
+    """A table of float32 (N, F + 1) in an .npy file that stays on disk; inputs (N, F), and the last column as target.
+
+    A batch is read when it is asked for, through a memory map, whose pages the system keeps as it has memory to spare.
+    """
+
+    def __init__(self, path: Path, checksum: str) -> None:
+        """`checksum` stands for the values in the `fingerprint`, which does not read them. Raises DataError."""
+        self.path = path
+        self.checksum = checksum
+        try:
+            self.table = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read: {error}; delete it, and it is made anew") from None
+        self.block_size = max(1, BLOCK_BYTES // (self.table.itemsize * self.table.shape[1]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker that is not forked map the file itself, rather than get a copy of the table."""
+        return type(self), (self.path, self.checksum), {"seed": self.seed, "epoch": self.epoch}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        rows = torch.from_numpy(self.table[np.asarray(indices)])
+        return rows[:, :-1].contiguous(), rows[:, -1:].contiguous()
+
+    def fingerprint(self) -> str:
+        """Return the checksum that was given."""
+        return f"{super().fingerprint()}:{self.checksum}"
+
+
+class SeededSamples(BatchDataset):
+    """An ordinary per-sample dataset whose random transforms are made a function of (seed, epoch, index).
+
+    Seeds Python, NumPy and torch before each sample and puts their states back after the batch, so that the model's
+    own random numbers (dropout) do not notice.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare it
+
+    def fingerprint(self) -> str:
+        """Return the class and the number of samples of the dataset; its content is not read."""
+        return f"{type(self.dataset).__name__}:{len(self)}"
+
+    def __getitems__(self, indices: Indices) -> list[Any]:
+        with cpu_rng_kept():
+            return [self._sample(index) for index in torch.as_tensor(indices).tolist()]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        """Look like the dataset to code that reads its attributes, such as `data_loader.dataset.classes`."""
+        if name.startswith("__") or "dataset" not in vars(self):  # while it is being unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def _sample(self, index: int) -> Any:
+        seed_cpu(mix_seed(self.seed, self.epoch, index))
+        return self.dataset[index]

@@ -1,0 +1,113 @@
+"""Follows a training loop that simply iterates its loader, as the published template's do, so that it resumes exactly.
+
+Such a loop tells nothing of its steps. The loader starts where the run is, the optimizer's own hook counts steps, and
+the place where the next batch is drawn is the one where nothing of the last is under way: there a run is saved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from base.base_data_loader import BaseDataLoader
+from base.sampling import EpochBatchSampler
+from utils.annotations import OF_THE_LOOP
+from utils.inf_loop import inf_loop
+
+if TYPE_CHECKING:
+    from base.base_trainer import BaseTrainer
+
+
+class PlainLoop:
+    """What a trainer knows of its loop from outside. A loop that calls `_after_step` itself is hardly touched by it."""
+
+    def __init__(self, trainer: BaseTrainer) -> None:
+        """Nothing is attached before `attach`, when the trainer holds its loaders."""
+        self._trainer = trainer
+        self.can_be_saved = True
+        """Whether the run can be saved where it is: an endless or foreign loader can only be between two epochs."""
+        self.loader: Any = None
+        self._num_uncounted = 0  # optimizer steps since the position last moved
+        self._has_own_count = False
+        self._is_endless = False
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the loader is one that knows its samples and their order."""
+        return isinstance(self.loader, BaseDataLoader)
+
+    def attach(self) -> None:
+        """Adopt plain DataLoaders, shorten loaders for debugging, and count the steps of the first optimizer."""
+        trainer, options = self._trainer, self._trainer.options
+        adopted: dict[int, Any] = {}
+        for name, value in list(vars(trainer).items()):
+            holder, key = (value, "data_loader") if isinstance(value, inf_loop) else (trainer, name)
+            loader = vars(holder).get(key)
+            if isinstance(loader, DataLoader) and not isinstance(loader.batch_sampler, EpochBatchSampler):
+                setattr(holder, key, adopted.setdefault(id(loader), BaseDataLoader.adopt(loader)))
+            if isinstance(value, inf_loop):
+                self._is_endless = True
+                value.seed, value.before_batch = trainer.config["seed"], trainer._stop_if_asked
+        source = vars(trainer).get("data_loader")
+        self.loader = source.data_loader if isinstance(source, inf_loop) else source
+        if self.is_followed and options.overfit_batches:
+            trainer.valid_data_loader = self.loader.overfit(options.overfit_batches)  # type: ignore[attr-defined]
+        for loader in (self.loader, vars(trainer).get("valid_data_loader")):
+            if isinstance(loader, DataLoader) and isinstance(loader.batch_sampler, EpochBatchSampler):
+                loader.batch_sampler.max_batches = options.limit_batches
+        optimizers = [part for part in vars(trainer).values() if isinstance(part, torch.optim.Optimizer)]
+        for optimizer in optimizers[:1]:
+            optimizer.register_step_post_hook(self._count_step)
+
+    def begin_epoch(self) -> None:
+        """Let the loader begin where the run is."""
+        trainer, position = self._trainer, self._trainer.position
+        trainer.writer.first_step = position.step_in_epoch
+        if self.is_followed and not self._is_endless:
+            self.loader.set_epoch(trainer.config["seed"], position.epoch, position.step_in_epoch)
+            self.loader.after_batch = self._between_batches
+        else:
+            self.can_be_saved = self._has_own_count
+
+    def end_epoch(self) -> None:
+        """Take in the steps since the last batch was drawn; between two epochs every run can be saved."""
+        self._move_on()
+        self._trainer.writer.first_step = 0
+
+    def step_was_counted(self) -> None:
+        """Leave the step that was just made to the trainer, which counts its own."""
+        self._num_uncounted, self._has_own_count, self.can_be_saved = 0, True, True
+
+    def warn_of_what_is_ignored(self) -> None:
+        """Warn of options that only the training loop can follow, where this one does not say it does; and the like."""
+        trainer = self._trainer
+        for name in ("_save_checkpoint", "_resume_checkpoint"):
+            owner = next(cls for cls in type(trainer).__mro__ if name in vars(cls))
+            if owner.__module__ != "base.base_trainer":
+                trainer.logger.warning(
+                    f"{owner.__name__}.{name} is not called: every part that the trainer holds is saved and restored; "
+                    f"add further state in _stateful"
+                )
+        owner = next(cls for cls in type(trainer).__mro__ if "_train_epoch" in vars(cls))
+        followed = vars(owner).get("LOOP_OPTIONS", frozenset())
+        for name, field in type(trainer.options).model_fields.items():
+            value = getattr(trainer.options, name)
+            if OF_THE_LOOP in field.metadata and name not in followed and value != field.default:
+                trainer.logger.warning(
+                    f"trainer.{name}: {value!r} has no effect: {owner.__name__}._train_epoch is a loop of its own; "
+                    f"if it follows this option, name it in {owner.__name__}.LOOP_OPTIONS"
+                )
+
+    def _count_step(self, *_: Any) -> None:
+        self._num_uncounted += 1
+
+    def _between_batches(self) -> None:
+        self._trainer.position.step_in_epoch += 1
+        self._move_on()
+        self._trainer._save_if_due()
+
+    def _move_on(self) -> None:
+        self._trainer.position.global_step += self._num_uncounted
+        self._num_uncounted = 0

@@ -1,0 +1,89 @@
+"""What of a trainer goes into a checkpoint, and going on from one exactly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from checkpoint.environment import differences
+from checkpoint.parts import MALFORMED, load_part
+from checkpoint.upgrade import FIRST_PARTS
+from parse_config import ConfigParser
+from utils import CheckpointError
+from utils.annotations import HAS_STATE, MAY_CHANGE
+from utils.metric_tracker import MetricTracker
+from utils.rng import set_rng_state
+from utils.weights import Stateful
+
+
+def parts_of(holder: object) -> dict[str, Stateful]:
+    """Return every attribute of `holder` that has a state, and those in its dicts and lists, as "name.key"; each once.
+
+    A module without weights or buffers, such as most losses, is none.
+    """
+    parts: dict[str, Stateful] = {}
+    seen: set[int] = set()
+    for name, value in _named(vars(holder)):
+        is_empty = isinstance(value, nn.Module) and not value.state_dict()
+        if isinstance(value, Stateful) and not is_empty and id(value) not in seen:
+            seen.add(id(value))
+            parts[name] = value
+    return parts
+
+
+def _named(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in attributes.items():
+        yield name, value
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", item) for key, item in value.items())
+        elif isinstance(value, list | tuple):
+            yield from ((f"{name}.{index}", item) for index, item in enumerate(value))
+
+
+def check_exactness(
+    checkpoint: dict[str, Any], environment: dict[str, Any], config: ConfigParser, logger: logging.Logger
+) -> None:
+    """Raise CheckpointError, or with --allow-inexact warn, where what decides about the bits has changed."""
+    try:
+        saved = config.with_defaults(checkpoint["config"])
+        changes = differences(saved, config.config)
+        surroundings = differences(checkpoint["environment"], environment)
+    except MALFORMED as error:
+        raise CheckpointError(f"{config.resume}: malformed: {type(error).__name__}: {error}") from None
+    may_change, has_state = config.marked(MAY_CHANGE), config.marked(HAS_STATE)
+    harmless = [change for key, change in changes.items() if key in may_change]
+    harmful = [*surroundings.values(), *(change for key, change in changes.items() if key not in may_change)]
+    stateful = config.stateful_sections()
+    lost = [key for key in changes.keys() - may_change if key in has_state or key.split(".")[0] in stateful]
+    if lost or (harmful and not config.allow_inexact):
+        hint = "-c with -r starts a new run from these weights"
+        hint += "" if lost else "; --allow-inexact goes on all the same"
+        raise CheckpointError("\n  ".join([f"{config.resume}: cannot go on exactly:", *harmful, hint]))
+    for change in harmful:
+        logger.warning(f"not an exact resume: {change}")
+    for change in harmless:
+        logger.info(f"changed: {change}")
+
+
+def restore(
+    checkpoint: dict[str, Any], parts: Mapping[str, Stateful], device: torch.device, path: Path
+) -> dict[str, float]:
+    """Load every part and the random state; return the values of the last finished epoch. Raises CheckpointError."""
+    try:
+        for key, part in parts.items():
+            if key in checkpoint or key in FIRST_PARTS or checkpoint["format"] > 1:
+                load_part(part, checkpoint.get(key), f"{path}: {key}")
+        if checkpoint["position"]["step_in_epoch"] == 0:
+            for part in parts.values():
+                if isinstance(part, MetricTracker):
+                    part.reset()  # of an epoch that has ended
+        set_rng_state(checkpoint["rng"][0], device)
+        checkpoint["logs"] = {str(name): int(size) for name, size in checkpoint["logs"].items()}
+        return dict(checkpoint["log"])
+    except MALFORMED as error:
+        raise CheckpointError(f"{path}: malformed: {type(error).__name__}: {error}") from None

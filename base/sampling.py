@@ -1,0 +1,201 @@
+"""Which samples come when: the order of an epoch is a function of (seed, epoch), and can start anywhere in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from utils.errors import ConfigError
+from utils.rng import cpu_rng_kept, mix_seed, seed_cpu
+
+T = TypeVar("T")
+WINDOW_BLOCKS = 256  # so many blocks are shuffled together
+SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
+
+
+class EpochBatchSampler(Sampler[Any]):
+    """Batches of dataset indices, the last one possibly smaller.
+
+    The order depends on (seed, epoch) alone, so a run can go on in the middle of an epoch: `first_batch` is where
+    iteration starts, and nothing before it is drawn or skipped one by one.
+
+    With `block_size`, for data that is read from disk by so many samples in a row, an epoch is shuffled by blocks of
+    `indices`: the blocks are put in a random order, and then the samples of every WINDOW_BLOCKS of them.
+    """
+
+    def __init__(
+        self,
+        indices: Tensor,
+        batch_size: int,
+        shuffle: bool,
+        *,
+        as_lists: bool = False,
+        block_size: int | None = None,
+    ) -> None:
+        """Iterate over tensors on `self.device`, or `as_lists`, which cross to a worker without shared memory."""
+        self.indices = indices  # (N,) int64
+        self.device = indices.device
+        self.as_lists = as_lists
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.block_size = block_size
+        self.seed = 0
+        self.epoch = 0
+        self.first_batch = 0
+        self.max_batches: int | None = None  # of an epoch, for debugging
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, wherever iteration starts."""
+        return -(-len(self.indices) // self.batch_size)
+
+    def set_epoch(self, seed: int, epoch: int, first_batch: int = 0) -> None:
+        """Make the next iteration yield the batches of `epoch` from `first_batch` on."""
+        self.seed, self.epoch, self.first_batch = seed, epoch, first_batch
+
+    def sizes(self) -> Iterator[int]:
+        """Yield how many samples each batch has that the next iteration yields."""
+        for start in range(self.first_batch * self.batch_size, len(self.indices), self.batch_size):
+            yield min(self.batch_size, len(self.indices) - start)
+
+    def __iter__(self) -> Iterator[Tensor | list[int]]:
+        batches = self.batches(self.seed, self.epoch, self.first_batch)
+        if self.max_batches is not None:
+            batches = islice(batches, max(0, self.max_batches - self.first_batch))
+        return (batch.tolist() for batch in batches) if self.as_lists else batches
+
+    def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
+        """Yield the batches of `epoch` from `first_batch` on, (n,) int64; a pure function of its arguments."""
+        if self.shuffle and self.block_size is not None:
+            yield from self._block_batches(self.block_size, seed, epoch, first_batch)
+            return
+        indices = self.indices
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
+            indices = indices[torch.randperm(len(indices), generator=generator)]
+        indices = indices.to(self.device)  # once an epoch, rather than a copy for each batch
+        for start in range(first_batch * self.batch_size, len(indices), self.batch_size):
+            yield indices[start : start + self.batch_size]
+
+    def _block_batches(self, block_size: int, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
+        """Yield batches that are cut from one window of blocks after the other, also across their borders."""
+        blocks = self.indices.split(block_size)
+        order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
+        to_skip, rest = first_batch * self.batch_size, self.indices[:0]
+        for number, window in enumerate(order.split(WINDOW_BLOCKS)):
+            parts = [blocks[i] for i in window.tolist()]
+            size = sum(len(part) for part in parts)
+            if to_skip >= size:
+                to_skip -= size
+                continue
+            generator = torch.Generator().manual_seed(mix_seed(seed, epoch, number))
+            samples = torch.cat(parts)[torch.randperm(size, generator=generator)]
+            rest, to_skip = torch.cat([rest, samples[to_skip:]]), 0
+            num_whole = len(rest) // self.batch_size
+            for start in range(0, num_whole * self.batch_size, self.batch_size):
+                yield rest[start : start + self.batch_size]
+            rest = rest[num_whole * self.batch_size :]
+        if len(rest) > 0:
+            yield rest
+
+
+class DrawnBatchSampler(EpochBatchSampler):
+    """Batches that a sampler of torch's draws, such as a WeightedRandomSampler.
+
+    What it draws in an epoch is a function of (seed, epoch) too, since it draws with generators seeded by these.
+    """
+
+    def __init__(self, sampler: Iterable[Any], indices: Tensor, batch_size: int, *, as_lists: bool = False) -> None:
+        """`sampler` yields positions in `indices`; a BatchSampler yields lists of them, and knows its batch size."""
+        super().__init__(indices, batch_size, shuffle=True, as_lists=as_lists)
+        self.sampler = sampler
+        self._drawn: tuple[tuple[int, int], list[Tensor]] | None = None  # of the last (seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self._draw(self.seed, self.epoch))
+
+    def sizes(self) -> Iterator[int]:
+        """Yield how many samples each batch has that the next iteration yields."""
+        for batch in self._draw(self.seed, self.epoch)[self.first_batch :]:
+            yield len(batch)
+
+    def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
+        """Yield the batches of `epoch` from `first_batch` on, (n,) int64; a pure function of its arguments."""
+        return (self.indices[batch].to(self.device) for batch in self._draw(seed, epoch)[first_batch:])
+
+    def _draw(self, seed: int, epoch: int) -> list[Tensor]:
+        """Return the positions of each batch; all of an epoch, since a sampler cannot start in its middle."""
+        if self._drawn is None or self._drawn[0] != (seed, epoch):
+            with cpu_rng_kept():
+                seed_cpu(mix_seed(seed, epoch))
+                generator, set_epoch = (getattr(self.sampler, name, None) for name in ("generator", "set_epoch"))
+                if generator is not None:
+                    generator.manual_seed(mix_seed(seed, epoch))
+                if set_epoch is not None:
+                    set_epoch(epoch)
+                drawn = list(self.sampler)
+            is_batched = bool(drawn) and isinstance(drawn[0], list | tuple)
+            batches = drawn if is_batched else torch.tensor(drawn).split(self.batch_size)
+            self._drawn = (seed, epoch), [torch.as_tensor(batch) for batch in batches]
+        return self._drawn[1]
+
+
+def epoch_steps(
+    batches_of_pass: Callable[[int, int], Iterator[T]],
+    num_batches: int,
+    epoch: int,
+    first_step: int,
+    len_epoch: int | None,
+    grad_accum_steps: int,
+) -> Iterator[list[T]]:
+    """Yield the `grad_accum_steps` batches of each optimizer step of `epoch` (from 1), from `first_step` (from 0) on.
+
+    An epoch is one pass over the data, of `num_batches`, and its last step may have fewer of them; or, with
+    `len_epoch`, it is that many steps of an endless stream of passes. `batches_of_pass(number, first_batch)` starts a
+    pass, numbered from 1, anywhere in it.
+    """
+    first_batch = first_step * grad_accum_steps
+    if len_epoch is None:
+        batches, num_steps = batches_of_pass(epoch, first_batch), -(-num_batches // grad_accum_steps)
+    else:
+        first_batch += (epoch - 1) * len_epoch * grad_accum_steps
+        batches, num_steps = _endless(batches_of_pass, *divmod(first_batch, num_batches)), len_epoch
+    for _ in range(first_step, num_steps):
+        yield list(islice(batches, grad_accum_steps))
+
+
+def _endless(batches_of_pass: Callable[[int, int], Iterator[T]], passes_done: int, first_batch: int) -> Iterator[T]:
+    yield from batches_of_pass(passes_done + 1, first_batch)
+    for number in count(passes_done + 2):
+        yield from batches_of_pass(number, 0)
+
+
+def split_indices(
+    num_samples: int, held_out: float | int, where: str, *, indices: Tensor | None = None, seed: int = SPLIT_SEED
+) -> tuple[Tensor, Tensor]:
+    """Return (kept, held out) indices, each (n,) int64, ascending, a function of `seed`, which no run's seed changes.
+
+    `held_out` is a fraction in [0, 1) or a number of samples; `where` is the config path for the error. What is split
+    is range(num_samples), or `indices`, (num_samples,).
+    Raises ConfigError where nothing would be left to keep, or where a fraction holds out nothing.
+    """
+    size = int(num_samples * held_out) if isinstance(held_out, float) else held_out
+    is_empty_fraction = held_out > 0 and size == 0
+    if not 0 <= size < num_samples or is_empty_fraction:
+        raise ConfigError(f"{where}: {held_out} of {num_samples} samples; give a fraction in [0, 1) or a smaller count")
+    if size == 0:
+        samples = torch.arange(num_samples) if indices is None else indices
+        return samples, samples[:0]
+    is_held_out = np.zeros(num_samples, dtype=bool)  # for very many samples this takes less than to sort them
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
+    is_held_out[order[:size].numpy()] = True
+    del order
+    kept, held = (
+        np.flatnonzero(mask) if indices is None else indices.numpy()[mask] for mask in (~is_held_out, is_held_out)
+    )
+    return torch.from_numpy(kept), torch.from_numpy(held)

@@ -1,0 +1,21 @@
+"""Checkpoints of earlier formats, as they would be in today's. A run that an earlier version began goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FORMAT = 2
+FIRST_PARTS = (
+    *("model", "optimizer", "lr_scheduler", "monitor", "position"),
+    *("train_metrics", "watch", "scaler", "ema"),
+)
+"""The parts of format 1: any other that a trainer holds begins fresh in a run of that format."""
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a checkpoint of any format with what has come since; leaves its "format" as it was."""
+    if state["format"] < 2:
+        state.setdefault("facts", {})
+        if isinstance(state.get("train_metrics"), dict) and isinstance(state.get("position"), dict):
+            state["train_metrics"]["is_open"] = state["position"].get("step_in_epoch", 0) != 0
+    return state

@@ -1,0 +1,148 @@
+"""Writes checkpoints in the background, so that training waits for the snapshot alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from checkpoint.file import BEST, LATEST, PREVIOUS, serialise
+from utils.errors import NonFiniteError, writing_to
+from utils.files import fsync_dir, write_temp
+from utils.nested import map_tensors
+from utils.position import Position
+from checkpoint.run_status import write_status
+
+USUAL_GRACE_S = 30  # what Kubernetes gives a process between SIGTERM and SIGKILL, and Slurm by default
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+logger = logging.getLogger("checkpoint")
+
+
+class CheckpointWriter:
+    """Saves snapshots to a run directory, one at a time, oldest epochs deleted where only some are kept.
+
+    The error of a write is raised by the next call of any method, and at the latest on leaving the context.
+    """
+
+    def __init__(self, run_dir: Path, keep: int | None, sync_logs: Callable[[], None]) -> None:
+        """`keep` is how many epoch checkpoints stay; `latest.pth` and `model_best.pth` always do.
+
+        `sync_logs` puts the log files on the disk; a checkpoint that knows of them must not be there before them.
+        """
+        self.run_dir = run_dir
+        self.keep = keep
+        self._sync_logs = sync_logs
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, state: dict[str, Any], epoch: int | None = None, is_best: bool = False) -> None:
+        """Write `state` as `latest.pth`, and of `epoch` as its own checkpoint, and as the best where it is.
+
+        Returns when `state` is cloned, and waits for the write before this one. Raises RunDirError.
+        """
+        started = time.perf_counter()
+        snapshot = clone_to_cpu(state)
+        cloned = time.perf_counter()
+        self.wait()
+        names = [f"checkpoint-epoch{epoch}.pth"] if epoch is not None else []
+        names += [BEST] if is_best else []
+        self._pending = self._executor.submit(self._write, snapshot, [*names, LATEST], cloned - started)
+
+    def raise_error(self) -> None:
+        """Raise RunDirError where the last write failed; do not wait for one under way."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the write under way. Raises RunDirError where it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with writing_to(self.run_dir):
+                pending.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        """Return self."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Finish the write under way; where nothing else went wrong, raise its error."""
+        self._executor.shutdown(wait=True)
+        if error is None:
+            self.wait()
+
+    def _write(self, snapshot: dict[str, Any], names: list[str], clone_s: float) -> None:
+        started = time.perf_counter()
+        _check_finite(snapshot["model"], self.run_dir)
+        self._sync_logs()
+        temp = write_temp(self.run_dir / names[0], serialise(snapshot))
+        try:
+            if (self.run_dir / LATEST).exists():  # so that a damaged file always has one before it
+                link(self.run_dir / LATEST, PREVIOUS)
+            for name in names[1:]:
+                link(temp, name)
+            os.replace(temp, self.run_dir / names[0])
+        finally:
+            temp.unlink(missing_ok=True)
+        fsync_dir(self.run_dir)
+        self._prune()
+        write_status(self.run_dir, "running", Position(**snapshot["position"]))
+        seconds = time.perf_counter() - started
+        text = f"saved {', '.join(names)} in {seconds:.2f} s; training waited {clone_s:.3f} s"
+        if seconds + clone_s > USUAL_GRACE_S / 2:
+            logger.warning(f"{text}; that is near the {USUAL_GRACE_S} s which a stopped job is usually given")
+        else:
+            logger.debug(text)
+
+    def _prune(self) -> None:
+        """Delete the oldest epoch checkpoints beyond `keep`; the newest is also `latest.pth`, so one always stays."""
+        if self.keep is not None:
+            epochs = sorted(self.run_dir.glob("checkpoint-epoch*.pth"), key=_epoch_of)
+            for path in epochs[: -self.keep]:
+                path.unlink(missing_ok=True)
+
+
+def _check_finite(weights: dict[str, Any], run_dir: Path) -> None:
+    """Raise NonFiniteError where a step with a finite loss and gradient has made weights infinite.
+
+    By NumPy: torch would give this thread OpenMP workers of its own, and as soon as there are more of them than cores,
+    libgomp lets none wait actively any more, which makes every parallel operation of the training thread slower.
+    """
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            continue
+        array = value.numpy() if value.dtype in NUMPY_FLOATS else value.float().numpy()
+        if not np.isfinite(array).all():
+            raise NonFiniteError(f"{name} is not finite any more; not saved; the last checkpoint in {run_dir} is whole")
+
+
+def clone_to_cpu(state: Any) -> Any:
+    """Return a copy of nested dicts, lists and tuples that shares no tensor with `state`; tensors are on the CPU."""
+    return map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), state)
+
+
+def _epoch_of(path: Path) -> int:
+    found = re.fullmatch(r"checkpoint-epoch(\d+)", path.stem)
+    return int(found.group(1)) if found else -1
+
+
+def link(file: Path, name: str) -> None:
+    """Make `name` another name of `file`, atomically; a copy where the file system has no links. Raises OSError."""
+    target = file.with_name(name)
+    temp = target.with_name(f".{name}.{os.getpid()}.tmp")
+    try:
+        os.link(file, temp)
+    except OSError:
+        temp = write_temp(target, file.read_bytes())
+    try:
+        os.replace(temp, target)
+    finally:
+        temp.unlink(missing_ok=True)

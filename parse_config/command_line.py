@@ -1,0 +1,97 @@
+"""The flags of train.py: what to do, short forms for keys of the config, and questions that need no training."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parse_config.layers import ConfigLayers
+from parse_config.overrides import parse_override
+from parse_config.schema import Slots
+from utils.files import write_json
+
+DEBUGGING = {
+    "--fast-dev-run": (
+        ("trainer.limit_batches=1", "trainer.epochs=1", "trainer.log_every_steps=1"),
+        "one batch of training and validation, one epoch",
+    ),
+    "--deterministic": (("trainer.deterministic=true",), "deterministic algorithms only"),
+    "--detect-anomaly": (("trainer.detect_anomaly=true",), "name the operation that made a NaN"),
+    "--profile": (("trainer.profile=true",), "write a trace of a few steps into the run directory"),
+}
+
+
+class CustomArg(NamedTuple):
+    """A command-line flag of its own for a key of the config: `target` is its path, as in "optimizer;args;lr"."""
+
+    flags: list[str]
+    type: Callable[[str], Any]
+    target: str
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what to do with the config, and those for debugging."""
+    parser.add_argument("-c", "--config", help="config file (JSON or YAML)")
+    parser.add_argument("-r", "--resume", help="run directory or checkpoint to go on from")
+    parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
+    parser.add_argument("--resume-latest", action="store_true", help="go on with the newest run, or start one")
+    parser.add_argument("--allow-inexact", action="store_true", help="resume although it cannot be exact")
+
+    instead = parser.add_argument_group("instead of training")
+    instead.add_argument("--check", action="store_true", help="try a few steps; print shapes, time and memory")
+    instead.add_argument("--print-config", action="store_true", help="print every key and where it is from")
+    instead.add_argument("--schema", action="store_true", help="write config.schema.json for editors")
+    instead.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a completion script")
+
+    debugging = parser.add_argument_group("debugging")
+    for flag, (overrides, text) in DEBUGGING.items():
+        debugging.add_argument(flag, dest="set", action="append_const", const=overrides, help=text)
+    for flag, key, text in (
+        ("--limit-batches", "limit_batches", "so many steps and validation batches an epoch"),
+        ("--overfit-batches", "overfit_batches", "train and validate on the same few batches"),
+    ):
+        override = f"trainer.{key}={{}}".format
+        debugging.add_argument(flag, dest="set", action="append", type=override, metavar="N", help=text)
+
+
+def add_override_flags(parser: argparse.ArgumentParser, options: Iterable[CustomArg]) -> None:
+    """Add --set and the flags of `options`. Other flags with dest="set" are short for a --set."""
+    for option in options:
+        flags, kind, target = option  # the published template's own tuple has no other names in common
+        parser.add_argument(*flags, type=kind, help=f"override {target.replace(';', '.')}")
+    parser.add_argument("--set", action="append", metavar="PATH=VALUE", help="override any config key; repeatable")
+    parser.set_defaults(set=[])
+
+
+def overrides_of(cli: argparse.Namespace, options: Iterable[CustomArg]) -> dict[str, Any]:
+    """Return the values that the command line gives, by their paths. Raises ConfigError."""
+    given = {target: getattr(cli, _dest(flags)) for flags, _, target in options}
+    given["device"] = getattr(cli, "device", None)
+    overrides = {path: value for path, value in given.items() if value is not None}
+    texts = [text for entry in cli.set for text in ([entry] if isinstance(entry, str) else entry)]
+    return overrides | dict(parse_override(text) for text in texts)
+
+
+def answer_question(cli: argparse.Namespace, parser: argparse.ArgumentParser, slots: Slots) -> None:
+    """Write the JSON schema, or print a completion script, where the command line asks for one, and exit."""
+    shell = getattr(cli, "print_completion", None)
+    if not getattr(cli, "schema", False) and not shell:
+        return
+    from parse_config.completion import completion_script  # these import what training does not
+    from parse_config.reference import dotted_paths, json_schema
+
+    if shell:
+        layers = ConfigLayers()
+        layers.add_file(Path(cli.config or "config.json"))
+        print(completion_script(parser, shell, dotted_paths(slots, layers.config)))
+    else:
+        write_json(json_schema(slots), "config.schema.json")
+    raise SystemExit(0)
+
+
+def _dest(flags: list[str]) -> str:
+    """Return the name under which argparse keeps the option."""
+    long = next((flag for flag in flags if flag.startswith("--")), flags[0])
+    return long.lstrip("-").replace("-", "_")

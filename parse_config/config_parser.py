@@ -1,0 +1,246 @@
+"""ConfigParser: a config file and the command line become a checked config, and the config becomes objects."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from checkpoint.file import find_checkpoint
+from checkpoint.run_dir import adopt_resolved, make_new_dir, newest_run
+from checkpoint.run_lock import refuse_if_locked
+from logger import log_to_file, setup_logging
+from parse_config.builder import Builder
+from parse_config.command_line import CustomArg, add_override_flags, answer_question, overrides_of
+from parse_config.layers import ConfigLayers
+from parse_config.options import Options
+from parse_config.problems import find_problems
+from parse_config.schema import Slots, config_model, fill_defaults, marked
+from parse_config.slot import Slot
+from utils.annotations import Mark
+from utils.errors import ConfigError, writing_to
+from utils.files import read_json, write_json
+
+
+@runtime_checkable
+class KnowsData(Protocol):
+    """A loader that tells others what its data says, such as the number of samples in each class."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return plain values and tensors by the name of the argument that takes them."""
+
+
+class ConfigParser:
+    """A checked config. Nothing is created, downloaded or put on a device before `make_run_dir`.
+
+    `facts` are what the data says, for models, losses and metrics whose arguments have these names.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any] | ConfigLayers,
+        resume: str | Path | None = None,
+        modification: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        *,
+        slots: Slots | None = None,
+        init_from: str | Path | None = None,
+        allow_inexact: bool = False,
+        is_rehearsal: bool = False,
+    ) -> None:
+        """Apply `modification` ({"optimizer;args;lr": 0.01}), fill in defaults, check everything.
+
+        `resume` is the checkpoint to go on from, in whose directory the run goes on; `init_from` is one to take the
+        weights of, for a new run. `allow_inexact` lets a run go on although its surroundings have changed. `slots` is
+        that of the project's slots.py by default. Raises ConfigError with all mistakes at once.
+        """
+        self.slots = project_slots() if slots is None else slots
+        self.resume = Path(resume) if resume else None
+        self.init_from = Path(init_from) if init_from else None
+        self.allow_inexact = allow_inexact
+        self.is_rehearsal = is_rehearsal
+        self.layers = config if isinstance(config, ConfigLayers) else ConfigLayers(config)
+        unsure = self.layers.override_all(modification or {}, "command line")
+        problems = find_problems(self.config, self.slots, unsure)
+        if problems:
+            raise ConfigError(problems)
+        self._model = config_model(self.slots)
+        fill_defaults(self._model, self.config)
+        self._typed = self._model.model_validate(self.config)
+        self.builder = Builder(self.config, self.slots)
+        self.builder.try_out()
+        experiment = Path(self["trainer"]["save_dir"]) / self["name"]
+        if experiment.is_symlink():
+            raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
+        run_dir = experiment / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
+        self._save_dir = self.resume.parent if self.resume else run_dir
+
+    @classmethod
+    def from_args(
+        cls,
+        args: argparse.ArgumentParser,
+        options: Iterable[CustomArg] = (),
+        *,
+        slots: Slots | None = None,
+        argv: Sequence[str] | None = None,
+        prefer: str | None = None,
+    ) -> ConfigParser:
+        """Read the command line: `args` has --config, --resume and --device; --set and `options` are added here.
+
+        -r alone goes on with the run it names, in a directory from the checkpoint called `prefer` or else the newest;
+        -r with -c starts a new run from its weights. A question, such as --print-config, is answered, and the program
+        exits. Raises ConfigError, CheckpointError, RunDirError.
+        """
+        options, slots = list(options), project_slots() if slots is None else slots
+        add_override_flags(args, options)
+        cli = args.parse_args(argv)
+        setup_logging()
+        answer_question(cli, args, slots)
+        is_resumed = cli.resume is not None and cli.config is None
+        is_rehearsal, goes_on = getattr(cli, "check", False), getattr(cli, "resume_latest", False)
+        if cli.resume and goes_on:
+            raise ConfigError("give either -r or --resume-latest")
+        if cli.resume is None and cli.config is None:
+            raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to go on with one")
+        checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
+        if checkpoint and is_resumed and not is_rehearsal and prefer is None:
+            refuse_if_locked(checkpoint.parent)  # told before the data is looked at
+        path = checkpoint.parent / "config.json" if checkpoint and is_resumed else Path(cli.config)
+        how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
+        config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
+        config.allow_inexact = getattr(cli, "allow_inexact", False)
+        if goes_on:
+            config.go_on_with_newest()
+        if getattr(cli, "print_config", False):
+            print("\n".join(config.layers.describe()))
+            raise SystemExit(0)
+        return config
+
+    @classmethod
+    def _from_file(cls, path: Path, overrides: Mapping[str, Any], **how: Any) -> ConfigParser:
+        layers = ConfigLayers()
+        try:
+            layers.add_file(path)
+            config = cls(layers, modification=overrides, **how)
+        except ConfigError as error:
+            raise ConfigError(p if p.startswith(f"{path}:") else f"{path}: {p}" for p in error.problems) from None
+        for notice in layers.notices:
+            config.get_logger("config").warning(notice)
+        return config
+
+    def go_on_with_newest(self) -> None:
+        """Resume the newest run of this config's name, where there is one; else this stays a new run.
+
+        Raises CheckpointError where that run has checkpoints, but none is whole.
+        """
+        run_dir = newest_run(self._save_dir.parent)
+        if run_dir is not None:
+            self.resume = find_checkpoint(run_dir)
+            self._save_dir = run_dir
+            saved = read_json(run_dir / "config.json")
+            adopt_resolved(self.config, saved)
+            self._typed = self._model.model_validate(self.config)
+            self.resolve("data_loader", saved["data_loader"].get("args", {}) | self["data_loader"].get("args", {}))
+            if not self.is_rehearsal:
+                refuse_if_locked(run_dir)
+
+    def init_obj(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Build what section `name` names: a class becomes an object, a function itself or a partial of it.
+
+        A list of sections gives a list, a missing section None. `args` and `kwargs` are what the code knows and the
+        config cannot. Types come from the slot, and before that from `module`, where the code gives one.
+        """
+        built = self.builder.build(name, module, *args, **kwargs)
+        if resolved := getattr(built, "resolved_args", None):
+            self.resolve(name, resolved)
+        if isinstance(built, KnowsData):
+            self.facts = {**self.facts, **built.facts()}
+        return built
+
+    def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> partial[Any]:
+        """Return a partial of what section `name` names, with its arguments and these."""
+        return self.builder.partial(name, module, *args, **kwargs)
+
+    def section(self, name: str) -> Any:
+        """Return section `name` as a typed object: for `trainer`, the TrainerOptions."""
+        return getattr(self._typed, name)
+
+    def make_run_dir(self) -> None:
+        """Make the directory of a new run; a resumed one has its own. Raises RunDirError."""
+        if self.resume is None:
+            with writing_to(self._save_dir):
+                self._save_dir = make_new_dir(self._save_dir)
+
+    def start_logging(self) -> None:
+        """Write the resolved config into the run directory, and log to its info.log from now on. Raises RunDirError."""
+        with writing_to(self._save_dir):
+            write_json(self.config, self._save_dir / "config.json")
+            log_to_file(self._save_dir / "info.log")
+
+    def resolve(self, name: str, values: Mapping[str, Any]) -> None:
+        """Record the value that keys of a plain section, or open arguments of a type, such as "auto", resolved to."""
+        typed = self.section(name)
+        if isinstance(typed, Options) and not hasattr(typed, "args"):
+            self.config[name].update(values)
+            for key, value in values.items():
+                setattr(typed, key, value)
+        else:
+            self.config[name].setdefault("args", {}).update(values)
+
+    def marked(self, mark: Mark) -> set[str]:
+        """Return the paths of the keys and arguments that bear `mark`."""
+        return marked(self.slots, self.config, mark)
+
+    def stateful_sections(self) -> set[str]:
+        """Return the sections whose objects have their state in the checkpoint."""
+        return {key for key, slot in self.slots.items() if isinstance(slot, Slot) and slot.has_state}
+
+    def with_defaults(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return a config that an earlier version saved, with the keys that have come since, in place."""
+        fill_defaults(self._model, saved)
+        return saved
+
+    def get_logger(self, name: str, verbosity: int = 2) -> logging.Logger:
+        """Return the logger `name`; `verbosity` is 0 for warnings, 1 for info, 2 for debug."""
+        logger = logging.getLogger(name)
+        logger.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][verbosity])
+        return logger
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a section or value of the config."""
+        return self.config[name]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole config, defaults included."""
+        return self.layers.config
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the data says, by the name of the argument that takes it."""
+        return self.builder.facts
+
+    @facts.setter
+    def facts(self, facts: dict[str, Any]) -> None:
+        self.builder.facts = facts
+
+    @property
+    def save_dir(self) -> Path:
+        """Where the run's checkpoints go: the run directory."""
+        return self._save_dir
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the run's TensorBoard events go: the run directory too."""
+        return self._save_dir
+
+
+def project_slots() -> Slots:
+    """Return the table in the project's slots.py, which the published template's signatures do not name."""
+    slots: Slots = import_module("slots").SLOTS
+    return slots

@@ -1,0 +1,158 @@
+"""The keys of a config, their types and their defaults; the one definition that checking and documentation share.
+
+A key's marks say what a resume makes of another value, and which loop must follow it (see utils/annotations.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from utils.annotations import HAS_STATE, MAY_CHANGE, OF_THE_LOOP
+from utils.device import DEVICE_PATTERN
+
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"  # a directory name that cannot leave its parent
+
+
+class Options(BaseModel):
+    """A section of plain keys: subclass it, a typed field for each key, and name it in slots.py."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Section(Options):
+    """What to build: a class or function by name, and its arguments. Keys of your own are fields of a subclass."""
+
+    type: str = Field(description="class or function, by its name in the section's own package")
+    args: dict[str, Any] = Field(default={}, description="its arguments by name")
+
+
+class MetricSection(Section):
+    """A metric; `name` tells apart two of the same type."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = Field(
+        default=None, description="what the metric is called in logs; default: its type"
+    )
+
+
+class SchedulerSection(Section):
+    """A learning-rate scheduler and how often it steps."""
+
+    interval: Literal["epoch", "step"] = Field(default="epoch", description="step after each epoch or optimizer step")
+
+
+class CompileOptions(Options):
+    """Options of torch.compile."""
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
+        default="default", description="reduce-overhead: with CUDA graphs"
+    )
+    dynamic: bool | None = Field(
+        default=False, description="one kernel for all shapes; false: one for each, which alone resumes exactly"
+    )
+    fullgraph: bool = Field(default=False, description="an error where part of the model cannot be compiled")
+
+
+class TrainerOptions(Options):
+    """How to train. Keys of your own go into the subclass in trainer/options.py."""
+
+    LOGGED: ClassVar[tuple[str, ...]] = ()
+    """Names that a loop of your own returns beside loss and metrics, so that `monitor` may follow them."""
+
+    epochs: Annotated[int, MAY_CHANGE] = Field(ge=1, description="number of epochs in all, before and after a resume")
+    save_dir: Annotated[str, MAY_CHANGE] = Field(
+        default="saved/", pattern=r"^[^\x00]+$", description="a run lies in save_dir/name/run_id"
+    )
+    save_period: Annotated[int, MAY_CHANGE] = Field(
+        default=1, ge=1, description="save a checkpoint every so many epochs"
+    )
+    save_every_steps: Annotated[int | None, MAY_CHANGE] = Field(
+        default=None, ge=1, description="save latest.pth every so many steps too"
+    )
+    save_every_minutes: Annotated[float | None, MAY_CHANGE] = Field(
+        default=None, gt=0, description="save latest.pth so often too"
+    )
+    keep_checkpoints: Annotated[int | None, MAY_CHANGE] = Field(
+        default=None, ge=1, description="keep so many epoch checkpoints; default: all"
+    )
+    verbosity: Annotated[Literal[0, 1, 2], MAY_CHANGE] = Field(
+        default=2, description="log: 0 warnings, 1 info, 2 debug"
+    )
+    monitor: Annotated[str, HAS_STATE] = Field(
+        default="off",
+        pattern=r"^(off|(min|max) \w+)$",
+        description='"min NAME" or "max NAME": what the best checkpoint is; NAME as in the epoch log, e.g. val_loss',
+    )
+    early_stop: Annotated[int | None, MAY_CHANGE] = Field(
+        default=None, description="stop after so many epochs without a better one; 0 or less: never"
+    )
+    tensorboard: Annotated[bool, MAY_CHANGE] = Field(default=True, description="write TensorBoard event files")
+    init_weights: Annotated[Literal["all", "fitting"], MAY_CHANGE] = Field(
+        default="all", description="with -c and -r, the weights to take: all must fit, or those that do"
+    )
+    len_epoch: Annotated[int | None, OF_THE_LOOP] = Field(
+        default=None, ge=1, description="optimizer steps per epoch; default: all the data"
+    )
+    grad_accum_steps: Annotated[int, OF_THE_LOOP] = Field(
+        default=1, ge=1, description="microbatches (of batch_size) per optimizer step"
+    )
+    max_grad_norm: Annotated[float | None, OF_THE_LOOP] = Field(
+        default=None, gt=0, description="clip the gradient's 2-norm to this"
+    )
+    ema_decay: Annotated[float | None, OF_THE_LOOP, HAS_STATE] = Field(
+        default=None, gt=0, lt=1, description="validate an average of the weights"
+    )
+    max_skipped_steps: Annotated[int, OF_THE_LOOP] = Field(
+        default=10, ge=0, description="fp16: steps in a row that the loss scaler may skip"
+    )
+    precision: Annotated[Literal["fp32", "tf32", "bf16", "fp16"], OF_THE_LOOP] = Field(
+        default="fp32",
+        description="bf16, fp16: autocast to it; tf32: matrix products in it, where a GPU can",
+    )
+    channels_last: Literal["auto"] | bool = Field(
+        default="auto", description="memory layout of images and convolutions; auto: on a CPU or CUDA"
+    )
+    device_resident: Annotated[Literal["auto"] | bool, OF_THE_LOOP] = Field(
+        default="auto",
+        description="keep all data on the GPU; auto: where it takes a quarter of the free memory or less",
+    )
+    compile: CompileOptions | None = Field(default=None, description="torch.compile the model: {} or its options")
+    cuda_graph: Annotated[bool, OF_THE_LOOP] = Field(
+        default=False, description="replay the training step as one CUDA graph; for small models"
+    )
+    grad_checkpointing: list[str] = Field(
+        default=[], description='submodules to compute again rather than keep their activations, e.g. ["layers.*"]'
+    )
+    keep_memory: Annotated[bool, MAY_CHANGE] = Field(
+        default=True, description="on a CPU, keep the memory that a step frees for the next one"
+    )
+    limit_batches: int | None = Field(
+        default=None, ge=1, description="debugging: steps and validation batches an epoch"
+    )
+    overfit_batches: int | None = Field(
+        default=None, ge=1, description="debugging: train and validate on so few batches"
+    )
+    profile: Annotated[bool, MAY_CHANGE, OF_THE_LOOP] = Field(
+        default=False, description="debugging: torch.profiler trace of a few steps, trace.json"
+    )
+    deterministic: bool = Field(default=False, description="only deterministic algorithms; slower")
+    detect_anomaly: Annotated[bool, MAY_CHANGE] = Field(
+        default=False, description="debugging: say which operation made NaN; much slower"
+    )
+    log_every_steps: Annotated[int, MAY_CHANGE, OF_THE_LOOP] = Field(
+        default=50, ge=1, description="log loss and speed every so many steps"
+    )
+
+
+class RunConfig(Options):
+    """The keys beside the sections; what sections there are is said in slots.py."""
+
+    name: Annotated[str, MAY_CHANGE] = Field(
+        pattern=NAME_PATTERN, description="letters, digits, '.', '_', '-', at most 64: a directory under save_dir"
+    )
+    n_gpu: Annotated[int, MAY_CHANGE] = Field(default=1, ge=0, description="0: CPU; 1: a GPU where there is one")
+    device: Annotated[str, MAY_CHANGE] = Field(
+        default="auto", pattern=f"^({DEVICE_PATTERN})$", description="auto, cpu, mps, cuda or cuda:N"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")

@@ -1,0 +1,112 @@
+"""The schema of a whole config, put together from slots.py, and what it says of each key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Annotated, Any, get_args
+
+import pydantic
+from pydantic import BeforeValidator, Field
+from pydantic.fields import FieldInfo
+
+from parse_config.options import Options, RunConfig, Section
+from parse_config.slot import Slot
+from utils.annotations import Mark, annotations_of
+from utils.errors import ConfigError
+
+Slots = Mapping[str, Slot | type[Options]]
+
+
+def config_model(slots: Slots) -> type[RunConfig]:
+    """Return the pydantic model of a config whose sections are those of `slots`."""
+    fields: dict[str, Any] = {}
+    for key, slot in slots.items():
+        if isinstance(slot, type):
+            is_required = any(field.is_required() for field in slot.model_fields.values())
+            fields[key] = (slot, Field(**({} if is_required else {"default": {}}), description=slot.__doc__))
+        elif key != "lr_lambda":  # an argument, not a section
+            fields[key] = _slot_field(slot)
+    return pydantic.create_model("Config", __base__=RunConfig, **fields)
+
+
+def _slot_field(slot: Slot) -> tuple[Any, Any]:
+    section: Any = slot.keys
+    if slot.num_inputs is not None:  # what a function can be is a bare name too
+        section = Annotated[section, BeforeValidator(_as_section, json_schema_input_type=str | section)]
+    if slot.many:
+        return list[section], Field(default=[], description=slot.description)
+    if slot.required:
+        return section, Field(description=slot.description)
+    return section | None, Field(default=None, description=slot.description)
+
+
+def _as_section(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+def models_in(annotation: Any) -> list[type[Options]]:
+    """Return the sections that an annotation is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def plain_sections(model: type[Options], prefix: str = "") -> Iterator[tuple[str, type[Options]]]:
+    """Yield (path, model) of `model` and of every section of plain keys in it, outer ones first; "" is the top."""
+    yield prefix, model
+    for key, field in model.model_fields.items():
+        for inner in models_in(field.annotation):
+            if not issubclass(inner, Section):
+                yield from plain_sections(inner, f"{prefix}.{key}".lstrip("."))
+
+
+def fill_defaults(model: type[Options], config: dict[str, Any]) -> None:
+    """Give every plain key that is missing in `config` its default, in place."""
+    for path, section_model in plain_sections(model):
+        section: Any = config
+        for key in path.split(".") if path else []:
+            section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            for key, field in section_model.model_fields.items():
+                if not field.is_required():
+                    section.setdefault(key, deepcopy(field.default))
+
+
+def fields(model: type[Options]) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every plain key by its path."""
+    for section, section_model in plain_sections(model):
+        for name, field in section_model.model_fields.items():
+            yield f"{section}.{name}".lstrip("."), field
+
+
+def marked(slots: Slots, config: Mapping[str, Any], mark: Mark) -> set[str]:
+    """Return the paths of the keys, and of the arguments of the types in `config`, that bear `mark`."""
+    paths = {path for path, field in fields(config_model(slots)) if mark in field.metadata}
+    for path, section, slot in sections(config, slots):
+        try:
+            found = slot.find(section["type"], path)
+        except ConfigError:  # of a config that was saved by other code
+            continue
+        classes = found.__mro__ if isinstance(found, type) else (found,)  # what a base class says holds below
+        for name in {name for cls in classes for name, hint in annotations_of(cls).items() if _bears(hint, mark)}:
+            paths.add(f"{path}.args.{name}")
+    return paths
+
+
+def _bears(annotation: Any, mark: Mark) -> bool:
+    return mark in getattr(annotation, "__metadata__", ()) or any(_bears(part, mark) for part in get_args(annotation))
+
+
+def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dict[str, Any], Slot]]:
+    """Yield (path, section, slot) of everything that the config names a type for; a bare string is a type."""
+    for key, slot in slots.items():
+        if not isinstance(slot, Slot):
+            continue
+        value = config.get(key)
+        entries = {f"{key}.{i}": entry for i, entry in enumerate(value)} if isinstance(value, list) else {key: value}
+        for path, entry in entries.items():
+            if isinstance(entry, str):
+                yield path, {"type": entry, "args": {}}, slot
+            elif isinstance(entry, dict) and isinstance(entry.get("type"), str):
+                yield path, {"args": {}, **entry}, slot

@@ -1,0 +1,71 @@
+"""Finding the largest batch that fits in memory, for `"batch_size": "auto"`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from base import BaseDataLoader, BaseTrainer
+from parse_config import ConfigParser
+from preflight.rehearsal import run_few_steps
+from utils.device import free_memory, peak_memory, physical_memory
+from utils.errors import ConfigError
+
+PROBE = 2**31  # the batch size that the trial trainer is built with: one step an epoch, which no schedule outlasts
+# Libraries tell of missing memory in plain RuntimeErrors too: torch on a CPU, oneDNN, C++; cuDNN, cuBLAS, CUDA.
+MESSAGES = (
+    *("DefaultCPUAllocator", "could not create a", "bad_alloc"),
+    *("unable to find an engine", "CUDNN_STATUS", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"),
+)
+
+
+def choose_batch_size(config: ConfigParser, build_trainer: Callable[[ConfigParser], BaseTrainer]) -> None:
+    """Where the config's batch size is "auto", find the largest that fits, with a trainer that is thrown away."""
+    if config["data_loader"].get("args", {}).get("batch_size") != "auto":
+        return
+    config.resolve("data_loader", {"batch_size": PROBE})
+    batch_size = largest_batch_size(build_trainer(config))
+    free_memory()
+    config.resolve("data_loader", {"batch_size": batch_size})
+    config.get_logger("train").info(f"batch_size: {batch_size} is the largest that fits")
+
+
+def largest_batch_size(trainer: BaseTrainer) -> int:
+    """Return the largest power of two, at most the number of training samples, with which training steps fit in memory.
+
+    Doubles until a step does not fit; on a CPU, where memory that is promised may not be there, until the next one
+    would take most of what there is. The trainer must not be used to train afterwards.
+    """
+    trainer.loop.attach()
+    loader = trainer.loop.loader
+    if not isinstance(loader, BaseDataLoader):
+        raise ConfigError('data_loader.args.batch_size: "auto" needs a map-style dataset; give a number')
+    size, physical = 1, physical_memory()
+    trainer._preflight()
+    with torch.compiler.set_stance("force_eager"):  # compiling for each size would take minutes
+        while 2 * size <= loader.n_samples and _fits(trainer, loader, 2 * size):
+            size *= 2
+            used = peak_memory(trainer.device)
+            if trainer.device.type == "cpu" and used and physical and 2 * used > 0.8 * physical:
+                break
+    return size
+
+
+def _fits(trainer: BaseTrainer, loader: BaseDataLoader, batch_size: int) -> bool:
+    """Whether an epoch of two steps can be trained and validated: the second has the optimizer's state beside it."""
+    try:
+        for part in (loader, vars(trainer).get("valid_data_loader")):
+            sampler = getattr(part, "batch_sampler", None)
+            if sampler is not None:
+                sampler.batch_size = batch_size
+        for _ in range(2):  # the data may be one step
+            run_few_steps(trainer, 1)
+    except (RuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_memory and not any(text in str(error) for text in MESSAGES):
+            raise
+        return False
+    finally:
+        free_memory()
+    return True

@@ -1,0 +1,37 @@
+"""A trace of a few training steps, to look at in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+WAIT, WARMUP, ACTIVE = 1, 1, 5  # steps
+
+
+class StepProfiler:
+    """Traces steps 3 to 7 of this process into `trace.json` (chrome://tracing, ui.perfetto.dev); disabled, nothing."""
+
+    def __init__(self, is_enabled: bool) -> None:
+        """Start nothing yet."""
+        self.is_enabled = is_enabled
+        self._profile: profile | None = None
+
+    def step(self, run_dir: Path) -> None:
+        """Call after each training step; the first call starts the profiler, a later one writes the trace."""
+        if not self.is_enabled or not run_dir.is_dir():  # in a rehearsal there is none
+            return
+        if self._profile is None:
+            cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+            self._profile = profile(
+                activities=[ProfilerActivity.CPU, *cuda],
+                schedule=schedule(wait=WAIT, warmup=WARMUP, active=ACTIVE, repeat=1),
+                on_trace_ready=lambda p: p.export_chrome_trace(str(run_dir / "trace.json")),
+                record_shapes=True,
+            )
+            self._profile.start()
+        self._profile.step()
+        self.is_enabled = self._profile.step_num < WAIT + WARMUP + ACTIVE + 1
+        if not self.is_enabled:
+            self._profile.stop()

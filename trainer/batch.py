@@ -1,0 +1,36 @@
+"""What a batch is: the one place that takes it apart. Training, validation, test and `--check` all come here.
+
+Yours to change. For a batch that is a dict, outputs that are a tuple, a loss of other arguments or a masked one, change
+`run_batch`; batch, outputs and targets may be any nest of tensors, strings and None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class BatchResult(NamedTuple):
+    """What a batch gave."""
+
+    loss: Tensor  # scalar: the mean over the samples, or over what `batch_weight` counts
+    outputs: Any  # these two are what the metrics get
+    targets: Any
+
+
+def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> BatchResult:
+    """Return what `model` and `criterion` make of a batch, which is (inputs, targets) on the model's device."""
+    inputs, targets = batch
+    outputs = model(inputs)
+    return BatchResult(criterion(outputs, targets), outputs, targets)
+
+
+def batch_weight(batch: Any, num_samples: int) -> float:
+    """Return what the loss of a batch counts in a mean over several: the number of samples it was drawn from.
+
+    It is asked before any microbatch of a step is computed. Return something else where the loss is a mean over
+    something else, such as the tokens that are not masked.
+    """
+    return num_samples

@@ -1,0 +1,52 @@
+"""The one walk over nested values: the tensors in dicts, lists, tuples and namedtuples, whatever else is among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Return a copy of `value` with `function` applied to every tensor in it; strings, None and others stay."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):  # copied, not built again: a Counter would count the pairs
+        copy = value.copy()
+        for key in copy:
+            copy[key] = map_tensors(function, copy[key])
+        return copy
+    if isinstance(value, list | tuple):
+        items = (map_tensors(function, item) for item in value)
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a namedtuple has _fields
+    return value
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in `value`, in their order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tensors_of(item)
+
+
+def describe(value: Any) -> str:
+    """Return dtype and shape of every tensor in `value`, as in "float32 [64, 1, 28, 28]", for people to read."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {describe(item)}" for key, item in value.items())
+    return ", ".join(describe(item) for item in value) if isinstance(value, list | tuple) else type(value).__name__
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dicts by dotted path; an empty dict is no leaf."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

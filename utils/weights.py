@@ -1,0 +1,44 @@
+"""State that can be saved and loaded, and the check that weights are the model's before any is loaded."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from utils.errors import CheckpointError
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a checkpoint can hold a part of."""
+
+    def state_dict(self) -> Any:
+        """Return plain data."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Restore what `state_dict` returned."""
+
+
+def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
+    """Load `weights` into `model` after checking that names, shapes and dtypes are the model's own.
+
+    Raises CheckpointError, which begins with `where` and names the first few that do not fit.
+    """
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own.keys() - weights.keys()]
+    problems += [f"{name} is not in the model" for name in weights.keys() - own.keys()]
+    for name in own.keys() & weights.keys():
+        saved, wanted = weights[name], own[name]
+        if not isinstance(wanted, torch.Tensor):  # get_extra_state of a module: its own affair
+            continue
+        if not isinstance(saved, torch.Tensor):
+            problems.append(f"{name} is no tensor")
+        elif (saved.shape, saved.dtype) != (wanted.shape, wanted.dtype):
+            found, expected = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (saved, wanted))
+            problems.append(f"{name} is {found}, the model's is {expected}")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(sorted(problems)[:3])}{more}")
+    model.load_state_dict(weights)
