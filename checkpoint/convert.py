@@ -17,7 +17,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -86,8 +86,13 @@ CALLABLE = {
 }
 
 
-class InertUnpickler(pickle._Unpickler):  # the one in C allocates gigabytes where a damaged pickle asks for them
-    """Reads tensors and plain data; of all else it makes an `Inert`."""
+class InertUnpickler(pickle._Unpickler):
+    """Reads tensors and plain data; of all else it makes an `Inert`.
+
+    Not the unpickler in C, and no bytearrays: either allocates the gigabytes that a damaged pickle may ask for.
+    """
+
+    dispatch: ClassVar = {op: load for op, load in pickle._Unpickler.dispatch.items() if op != pickle.BYTEARRAY8[0]}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what a name in the pickle is to mean here; nothing is imported."""
@@ -115,13 +120,14 @@ def convert(old: Path, new: Path) -> str:
     info = content if "state_dict" in content else {}
     epoch, best = info.get("epoch"), info.get("monitor_best")
     epoch = epoch if isinstance(epoch, int) and 0 <= epoch < 10**9 else 0
-    best = best if isinstance(best, int | float) and math.isfinite(best) else None
+    best = best if isinstance(best, int | float) and abs(best) < 1e300 else None  # no NaN either
     state = {
         "position": {"epoch": epoch + 1, "step_in_epoch": 0, "global_step": 0},
         "epoch": epoch,
         "model": weights,
         "log": {} if best is None else {"monitor_best": float(best)},
         "config": _config(info, old),
+        "facts": {},
         "environment": {"converted_from": "the published template" if "arch" in info else "weights"},
     }
     with writing_to(new.parent):

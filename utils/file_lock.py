@@ -12,6 +12,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+PATIENCE_S = 0.1  # of the library's lock: whose file is just being deleted looks as if it were held
+
 
 class LockHeldError(Exception):
     """Another process holds the lock; `owner` is the text that it wrote into the file, perhaps empty."""
@@ -77,7 +79,7 @@ class _LibraryLock:
     def acquire(self, should_wait: bool) -> bool:
         """Return whether this process holds the lock now."""
         try:
-            self.lock.acquire(timeout=-1 if should_wait else 0)
+            self.lock.acquire(timeout=-1 if should_wait else PATIENCE_S)
         except self.timeout_error:
             return False
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import zipfile
@@ -147,6 +148,7 @@ def test_a_name_is_stripped_only_where_all_have_the_prefix(tmp_path: Path) -> No
         (np.int64(3), 3.0),
         (np.float32("inf"), None),
         (float("nan"), None),
+        (10**400, None),
         (np.datetime64("2020-01-01"), None),
         (np.zeros(2), None),
         ("x", None),
@@ -212,6 +214,19 @@ def test_no_opcode_of_a_hostile_pickle_runs_anything(
     with pytest.raises(CheckpointError, match=r"^old.pth: "):
         convert(Path("old.pth"), Path("new.pth"))
     assert os.listdir() == ["old.pth"]
+
+
+@pytest.mark.parametrize(
+    "pickled", [b"\x80\x04\x96\0\0\0\0\x05\0\0\0.", b"\x80\x02}r\xff\xff\xff\x7f."], ids=["bytearray", "memo"]
+)
+def test_a_pickle_that_asks_for_gigabytes_gets_none(pickled: bytes, tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with zipfile.ZipFile(tmp_path / "old.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(CheckpointError, match=r"old.pth: "):
+        convert(tmp_path / "old.pth", tmp_path / "new.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
 
 
 @pytest.mark.parametrize("name", [*NAMES, "weights-zip.pth", "weights-legacy.pth"])

@@ -1,10 +1,12 @@
-"""A lock file has one holder, goes with its process however that ends, and can be waited for; with fcntl and without."""
+"""A lock file has one holder, is free when its process ends, and can be waited for; with fcntl and without."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ["filelock"] if sys.platform == "win32" else ["fcntl", "filelock"]
 
-# Takes the lock and holds it until its stdin ends. utils/__init__.py is left out: it imports torch, which takes seconds.
+# Takes the lock and holds it until its stdin ends. Leaves out utils/__init__.py, which imports torch and takes seconds.
 CHILD = """
 import os, sys
 from pathlib import Path
@@ -49,6 +51,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             stack.enter_context(process)
             stack.callback(process.kill)
+            too_late = threading.Timer(20, process.kill)  # of a process that says nothing
+            too_late.start()
+            stack.callback(too_late.cancel)
             return process
 
         yield start_one
@@ -87,11 +92,15 @@ def test_a_killed_process_holds_nothing(kind: str, start: Start) -> None:
 
 @pytest.mark.parametrize("kind", LOCKS)
 @pytest.mark.parametrize("finish", [end, Process.kill], ids=["released", "killed"])
-def test_a_process_that_waits_is_next(kind: str, finish: Callable[[Process], None], start: Start) -> None:
+def test_a_process_that_waits_is_next(
+    kind: str, finish: Callable[[Process], None], start: Start, tmp_path: Path
+) -> None:
     first = start(kind, "")
     assert says(first) == "holds"
     second = start(kind, "wait")
     assert says(second) == "waits"
+    time.sleep(0.1)
+    assert (tmp_path / ".lock").read_text() == f"pid {first.pid}"
     finish(first)
     first.wait(10)
     assert says(second) == "holds"
