@@ -13,6 +13,11 @@ from utils.errors import ConfigError, told_to_user
 ROOT = Path(__file__).resolve().parent
 # What belongs to this checkout and not to a new project: the first only at the top, the second wherever it is.
 RUNS_AND_DATA = {".git", ".venv", ".venv-bench", "saved", "data"}
+# What only the examples (MNIST, CSV) are made of; the engine and its tests do without.
+EXAMPLES = (
+    *("config.json", "config.schema.json", "configs", "benchmarks", "BENCHMARKS.md", "RELIABILITY.md"),
+    *("data_loader/[!_]*", "model/model.py", "tests/[!_ce]*", "tests/examples", "docs/*.png"),
+)
 CACHES = ("__pycache__", "*.egg-info", ".pytest_cache", ".ruff_cache", ".mypy_cache", "*.tmp")
 
 
@@ -22,8 +27,8 @@ def left_behind(directory: str, names: list[str]) -> set[str]:
     return at_top | shutil.ignore_patterns(*CACHES)(directory, names)
 
 
-def create(target: Path) -> Path:
-    """Copy the project to `target`; return its absolute path.
+def create(target: Path, is_empty: bool = False) -> Path:
+    """Copy the project to `target`, without the examples where it `is_empty`; return its absolute path.
 
     Raises ConfigError, before anything is written, where `target` exists, lies inside this project, has no parent
     directory, or has a name that shells and tools stumble over.
@@ -39,6 +44,8 @@ def create(target: Path) -> Path:
         raise ConfigError(f"{target}: lies inside this project; name a directory outside {ROOT}")
     try:
         shutil.copytree(ROOT, path, ignore=left_behind, symlinks=True)
+        for example in [found for pattern in EXAMPLES if is_empty for found in path.glob(pattern)]:
+            shutil.rmtree(example) if example.is_dir() else example.unlink()
     except (OSError, shutil.Error) as error:
         shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"{target}: cannot be written: {error}") from None
@@ -49,8 +56,10 @@ def main(argv: list[str] | None = None) -> None:
     """Create the project and say what comes next."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("target", type=Path, help="directory to create")
-    path = create(parser.parse_args(argv).target)
-    print(f"created {path}\nnext:  cd {path} && git init && make train")
+    parser.add_argument("--empty", action="store_true", help="leave out the examples: their data, models and tests")
+    args = parser.parse_args(argv)
+    path = create(args.target, args.empty)
+    print(f"created {path}\nnext:  cd {path} && git init && make {'test' if args.empty else 'train'}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -244,7 +245,7 @@ class BaseDataLoader(DataLoader[Any]):
         else:
             drawn_by = sampler if isinstance(sampler, Sampler) else sampler(indices)
             batch_sampler = DrawnBatchSampler(drawn_by, indices, batch_size, as_lists=as_lists)
-        is_forked = self.num_workers_asked > 0 and sys.platform == "linux"
+        is_forked = self.num_workers_asked > 0 and sys.platform == "linux" and hasattr(os, "fork")
         return {
             "dataset": batched,
             "batch_sampler": batch_sampler,

@@ -42,6 +42,7 @@ class BaseTrainer(ABC):
     LOOP_OPTIONS: ClassVar[frozenset[str]] = frozenset()
     """Options of the `trainer` section that the `_train_epoch` of this very class follows."""
 
+    device = torch.device("cpu")
     options: TrainerOptions
     environment: dict[str, Any]
     signals: StopSignals
@@ -65,7 +66,6 @@ class BaseTrainer(ABC):
         self.criterion = criterion
         self.metric_ftns = metric_ftns
         self.optimizer = optimizer
-        self.device = torch.device("cpu")
         self.epochs: int = self.options.epochs
         self.position = Position()
         self.monitor = Monitor(self.options.monitor, self.options.early_stop)

@@ -25,7 +25,7 @@ def read(reader: str, path: Path) -> dict[str, float]:
         started = time.perf_counter()
         torch.from_numpy(pandas.read_csv(path).to_numpy("float32", copy=True))
     else:
-        from data_loader import CsvDataLoader
+        from data_loader.csv_data import CsvDataLoader
 
         started = time.perf_counter()
         CsvDataLoader(str(path), target=COLUMNS[-1], batch_size=128, validation_split=0.1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import train
 from contenders.hand_written import TensorBatches
 from contenders.ours import train_in_turns
-from data_loader import CsvDataLoader
+from data_loader.csv_data import CsvDataLoader
 from model.model import MLP
 from report import Section, ratio, table
 from slots import SLOTS

@@ -1,1 +1,1 @@
-"""This project's models, losses, metrics and learning-rate schedules."""
+"""This project's models, losses, metrics and learning-rate schedules. Yours to change."""

@@ -78,6 +78,8 @@ class Builder:
         return True
 
     def _try_schedule(self) -> None:
+        if "optimizer" not in self.config:  # a project with optimizers by other names
+            return
         optimizer = self.build("optimizer", None, params=[torch.nn.Parameter(torch.zeros(2, 2))])
         scheduler = self.build("lr_scheduler", None, optimizer=optimizer)
         is_per_epoch = scheduler and self.config["lr_scheduler"].get("interval", "epoch") == "epoch"

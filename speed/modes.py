@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def keep_freed_memory() -> None:
     By default glibc returns the activations of a step to the system, and the next step gets them back page by page,
     each filled with zeros: up to half the time of a small model's step. mallopt(3) describes the two settings.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # never return what is free at the end of the heap
         libc.mallopt(M_MMAP_MAX, 0)  # nor keep large blocks outside the heap, where each is returned when it is freed

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, assert_equal, newest, records_of
+from helpers import ROOT, assert_equal, newest, records_of
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 CONTEXT = multiprocessing.get_context("forkserver")

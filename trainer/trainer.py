@@ -76,7 +76,7 @@ class Trainer(BaseTrainer):
         self.ema = Ema(self.model, options.ema_decay)
         self.watch = FiniteWatch(options.max_skipped_steps if self.scaler.is_enabled() else 0)
         self.profiler = StepProfiler(options.profile)
-        self.step_graph = StepGraph(self._train_step, self.optimizer) if options.cuda_graph else None
+        self.step_graph: StepGraph | None = None  # made when the preflight has found that it can be
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Train from `self.position` to the end of the epoch, then validate; return all values by name."""
@@ -202,6 +202,7 @@ class Trainer(BaseTrainer):
         is_resident = self.data_loader.place(self.device, self.options.device_resident)
         self.config.resolve("trainer", {"device_resident": is_resident})
         check_run(self)
+        self.step_graph = StepGraph(self._train_step, self.optimizer) if self.options.cuda_graph else None
         [(batch, num_samples)] = self._on_device([self.data_loader.peek(self.data_loader.batch_size)])
         check_batch(self, num_samples, lambda: run_batch(self.model, self.criterion, batch))
 

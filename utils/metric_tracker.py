@@ -165,10 +165,13 @@ class MetricTracker:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned. Raises ValueError where a mean is no number, or of a metric no vector."""
         self._catch_up()
         for key, count in self._counts.items():
-            self._totals[key] = state["totals"][key].to(self._totals[key])
+            total = state["totals"][key].to(self._totals[key])
+            if total.ndim > (key in self._functions):
+                raise ValueError(f"{key} is {list(total.shape)}, which is no metric of this run")
+            self._totals[key] = total
             count.copy_(state["counts"][key])
         for key, saved in state["modules"].items():
             # torchmetrics' own state dict is empty by default and never has the update count.

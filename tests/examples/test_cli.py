@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_script, run_train
+from example_runs import run_train
+from helpers import run_script
 
 from utils import told_to_user
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import newest, run_train, train
+from example_runs import run_train, train
+from helpers import newest
 from faults import CONTEXT, assert_same_run, exit_code, the_run
 from torch import Tensor
 
 from base import MappedBatches, TensorBatches, datasets
-from data_loader import CsvDataLoader
+from data_loader.csv_data import CsvDataLoader
 from data_loader.csv_reader import CsvReader
 from trainer import Trainer
 from base import sampling

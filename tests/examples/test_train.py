@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, assert_equal, epochs_of, evaluate, newest, records_of, run_train, train
+from example_runs import evaluate, run_train, train
+from helpers import ROOT, assert_equal, epochs_of, newest, records_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from utils import CheckpointError

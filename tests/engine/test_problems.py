@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 import torch
 import yaml
-from conftest import ROOT, run_train, train
+from example_runs import run_train, train
+from helpers import ROOT
 from mutations import Mutant, mutants
 
 from parse_config import ConfigParser

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_equal
+from helpers import assert_equal
 from torch import nn
 
 from utils import CheckpointError

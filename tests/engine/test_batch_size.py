@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, assert_equal, evaluate, newest, run_train, train
+from example_runs import evaluate, run_train, train
+from helpers import ROOT, assert_equal, newest
 
 import train as train_script
 from preflight.batch_size import PROBE, largest_batch_size

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from base import TensorBatches
-from data_loader import MnistDataLoader
+from data_loader.mnist import MnistDataLoader
 from data_loader.mnist import FILES, MEAN, STD
 from utils import ConfigError, DataError
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_equal, newest, records_of, run_train, train
+from example_runs import run_train, train
+from helpers import assert_equal, newest, records_of
 
 from utils import ConfigError
 from speed import prefetch

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_train, train
+from example_runs import run_train, train
 from faults import small_config
 
 from utils import CheckpointError

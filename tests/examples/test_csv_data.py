@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from base import TensorBatches
-from data_loader import CsvDataLoader
+from data_loader.csv_data import CsvDataLoader
 from utils import ConfigError, DataError
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, assert_equal, epochs_of, newest, records_of, run_train, train
+from example_runs import run_train, train
+from helpers import ROOT, assert_equal, epochs_of, newest, records_of
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 

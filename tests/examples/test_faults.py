@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import newest, records_of, run_train, train
+from example_runs import run_train, train
+from helpers import newest, records_of
 from faults import (
     assert_same_run,
     exit_code,

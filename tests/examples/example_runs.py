@@ -1,0 +1,28 @@
+"""Runs of train.py and test.py in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from helpers import write_given
+
+import test as test_script
+import train as train_script
+
+
+def train(config: dict[str, Any], *args: str) -> Path:
+    """Train `config` in this process, with further command-line arguments; return the run directory."""
+    return run_train("-c", write_given(config), *args)
+
+
+def run_train(*args: str) -> Path:
+    """Run train.py's main in this process; return the run directory."""
+    parsed = train_script.parse_args(list(args))
+    train_script.main(parsed)
+    return parsed.save_dir
+
+
+def evaluate(*args: str) -> dict[str, float]:
+    """Run test.py's main in this process; return what it printed."""
+    return test_script.main(test_script.parse_args(list(args)))
