@@ -97,6 +97,13 @@ class BaseDataLoader(DataLoader[Any]):
             )
         if validation_set is not None:
             valid_dataset, valid_indices = validation_set, torch.arange(len(validation_set))  # type: ignore[arg-type]
+        self.init_kwargs = {  # the published template's, with which forks make loaders of their own
+            "dataset": dataset,
+            "batch_size": batch_size,
+            "shuffle": shuffle,
+            "collate_fn": collate_fn or default_collate,
+            "num_workers": num_workers,
+        }
         self.resolved_args: dict[str, Any] = {}
         self.after_batch: Callable[[], None] | None = None  # called when the next batch is asked for
         self.num_workers_asked = num_workers
@@ -105,12 +112,13 @@ class BaseDataLoader(DataLoader[Any]):
         self._valid_loader: Any = None
         self._upcoming = (0, 1, 0)  # seed, epoch and first batch of the next iteration
         self.n_samples = len(train_indices)
-        super().__init__(**self._options(dataset, train_indices, batch_size, shuffle, sampler))
+        # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
+        DataLoader.__init__(self, **self._options(dataset, train_indices, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
 
     @classmethod
     def adopt(cls, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """Return a loader of the same batches as any DataLoader's, which a run can go on with in the middle of an epoch.
+        """Return a loader of the same batches as any DataLoader's that can start in the middle of an epoch.
 
         It has the loader's attributes and methods too. One over an IterableDataset is returned as it is.
         """
@@ -133,7 +141,7 @@ class BaseDataLoader(DataLoader[Any]):
         self.set_epoch(seed, epoch + 1)
         self._start(seed, epoch, first_batch)
         after_batch, self.after_batch = self.after_batch, None  # a second pass in one epoch cannot be gone on with
-        for batch in super().__iter__():
+        for batch in DataLoader.__iter__(self):
             yield batch
             if after_batch is not None:
                 after_batch()
@@ -229,7 +237,7 @@ class BaseDataLoader(DataLoader[Any]):
     def _pass(self, seed: int, epoch: int, first_batch: int) -> Iterator[Microbatch]:
         self._start(seed, epoch, first_batch)
         if self.num_workers or self.pin_memory:
-            yield from map(Microbatch, super().__iter__(), self.batch_sampler.sizes())
+            yield from map(Microbatch, DataLoader.__iter__(self), self.batch_sampler.sizes())
         else:  # what torch's iterator does too, and takes a percent of a small step for
             for indices in self.batch_sampler:
                 yield Microbatch(self.collate_fn(self.dataset.__getitems__(indices)), len(indices))

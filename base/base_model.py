@@ -63,5 +63,5 @@ def prepare_model(
         else:
             load_weights(model, weights, where)
     model = model.to(device)
-    accelerate(model, config.section("trainer"), device)
+    accelerate(model, config.section("trainer"))
     return model

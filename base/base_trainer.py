@@ -220,7 +220,8 @@ class BaseTrainer(ABC):
 
         Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
         """
-        assert self.checkpoints is not None and self.run_log is not None, "saves are made while `train` runs"
+        assert self.checkpoints, "saves are made while `train` runs"
+        assert self.run_log
         self._check_finite()
         state: dict[str, Any] = {key: part.state_dict() for key, part in self._stateful().items()}
         state["epoch"] = self.position.epoch - (self.position.step_in_epoch == 0)  # the last one trained in

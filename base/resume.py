@@ -37,7 +37,8 @@ def parts_of(holder: object) -> dict[str, Stateful]:
 
 
 def _named(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in attributes.items():
+    first = {name: attributes[name] for name in ("model", "optimizer") if name in attributes}  # whatever else they are
+    for name, value in {**first, **attributes}.items():
         yield name, value
         if isinstance(value, dict):
             yield from ((f"{name}.{key}", item) for key, item in value.items())

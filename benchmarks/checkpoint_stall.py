@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from report import Section, table
 from checkpoint.writer import CheckpointWriter
+from report import Section, table
 
 MEGABYTES = (1, 10, 44, 200, 500)
 

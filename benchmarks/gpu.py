@@ -20,10 +20,10 @@ import train
 from contenders.hand_written import TensorBatches
 from contenders.ours import train_in_turns
 from model.model import MnistModel
+from parse_config.slot import Slot
 from report import Section, ratio, table
 from slots import SLOTS
 from turns import EPOCHS, NextTurn, race
-from parse_config.slot import Slot
 
 BATCH_SIZE = 128
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 FORMAT = 2
 FIRST_PARTS = (
     *("model", "optimizer", "lr_scheduler", "monitor", "position"),
@@ -18,4 +20,15 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
         state.setdefault("facts", {})
         if isinstance(state.get("train_metrics"), dict) and isinstance(state.get("position"), dict):
             state["train_metrics"]["is_open"] = state["position"].get("step_in_epoch", 0) != 0
+        _resolve_layout(state)
     return state
+
+
+def _resolve_layout(state: dict[str, Any]) -> None:
+    """Say the memory layout that "auto" meant in format 1."""
+    config, environment, model = (state.get(key) for key in ("config", "environment", "model"))
+    if isinstance(config, dict) and isinstance(environment, dict) and isinstance(model, dict):
+        trainer = config.get("trainer")
+        if isinstance(trainer, dict) and trainer.get("channels_last") == "auto":
+            has_images = any(isinstance(weight, Tensor) and weight.ndim == 4 for weight in model.values())
+            trainer["channels_last"] = has_images and environment.get("device") in ("cpu", "cuda")

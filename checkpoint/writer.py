@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from checkpoint.file import BEST, LATEST, PREVIOUS, serialise
+from checkpoint.run_status import write_status
 from utils.errors import NonFiniteError, writing_to
 from utils.files import fsync_dir, write_temp
 from utils.nested import map_tensors
 from utils.position import Position
-from checkpoint.run_status import write_status
 
 USUAL_GRACE_S = 30  # what Kubernetes gives a process between SIGTERM and SIGKILL, and Slurm by default
 NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
@@ -81,7 +81,8 @@ class CheckpointWriter:
 
     def _write(self, snapshot: dict[str, Any], names: list[str], clone_s: float) -> None:
         started = time.perf_counter()
-        _check_finite(snapshot["model"], self.run_dir)
+        for part in snapshot.values():
+            _check_finite(part, self.run_dir)
         self._sync_logs()
         temp = write_temp(self.run_dir / names[0], serialise(snapshot))
         try:
@@ -110,14 +111,16 @@ class CheckpointWriter:
                 path.unlink(missing_ok=True)
 
 
-def _check_finite(weights: dict[str, Any], run_dir: Path) -> None:
+def _check_finite(part: Any, run_dir: Path) -> None:
     """Raise NonFiniteError where a step with a finite loss and gradient has made weights infinite.
+
+    Only a module's state is tensors by name; the states of others are not looked at.
 
     By NumPy: torch would give this thread OpenMP workers of its own, and as soon as there are more of them than cores,
     libgomp lets none wait actively any more, which makes every parallel operation of the training thread slower.
     """
-    for name, value in weights.items():
-        if not value.is_floating_point():
+    for name, value in part.items() if isinstance(part, dict) else ():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             continue
         array = value.numpy() if value.dtype in NUMPY_FLOATS else value.float().numpy()
         if not np.isfinite(array).all():

@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches
+from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches, split_indices
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
-from base import split_indices
 from utils import ConfigError, DataError
 from utils.annotations import BatchSize, NonNegativeInt, PositiveFloat, Share
 

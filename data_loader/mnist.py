@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from base import AugmentedBatches, BaseDataLoader, TensorBatches
+from base import AugmentedBatches, BaseDataLoader, TensorBatches, split_indices
 from data_loader.augment import Augmentation
-from base import split_indices
 from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, NonNegativeInt, Probability, Share
 

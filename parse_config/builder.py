@@ -19,7 +19,6 @@ from parse_config.slot import Slot
 from parse_config.type_check import with_tensors
 from utils.errors import ConfigError
 
-
 MAX_TRIED_EPOCHS = 1000
 
 
@@ -61,7 +60,9 @@ class Builder:
         Raises ConfigError with all that is refused.
         """
         problems = []
-        attempts = [partial(self.build, name) for name in ("loss", "metrics") if self._is_complete(name)]
+        attempts: list[Callable[[], Any]] = [
+            partial(self.build, name) for name in ("loss", "metrics") if self._is_complete(name)
+        ]
         for attempt in (*attempts, self._try_schedule):
             try:
                 attempt()
@@ -108,7 +109,9 @@ class Builder:
             missing = [arg for arg in slot.missing(found, {**config_args, **kwargs}) if arg not in slot.provided]
             if missing:
                 offered = f"the data offers {', '.join(self.facts) or 'nothing'}"
-                raise ConfigError(f"{path}.args.{arg}: missing; {found.__name__} needs it, {offered}" for arg in missing)
+                raise ConfigError(
+                    f"{path}.args.{arg}: missing; {found.__name__} needs it, {offered}" for arg in missing
+                )
         if inspect.isclass(found) or (isinstance(slot, Slot) and slot.factories):
             built = _construct(path, found, *args, **config_args, **kwargs)
         elif name == "metrics" or config_args:
@@ -129,7 +132,7 @@ class Builder:
         return found
 
     def _args(self, name: str, found: Callable[..., Any], section: dict[str, Any]) -> dict[str, Any]:
-        """Return the section's arguments, with what JSON cannot hold made of it: tensors, `lr_lambda`; and the facts."""
+        """Return the section's arguments, as tensors and functions where JSON cannot hold them, and the facts."""
         args = deepcopy(section.get("args", {}))
         if name == "loss":  # the weights of classes, say
             args = with_tensors(found, args)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from parse_config.config_file import read_config
+from parse_config.overrides import set_by_path
 from utils.errors import ConfigError
 from utils.nested import flatten
-from parse_config.overrides import set_by_path
 
 
 class ConfigLayers:

@@ -110,8 +110,8 @@ class TrainerOptions(Options):
         default="fp32",
         description="bf16, fp16: autocast to it; tf32: matrix products in it, where a GPU can",
     )
-    channels_last: Literal["auto"] | bool = Field(
-        default="auto", description="memory layout of images and convolutions; auto: on a CPU or CUDA"
+    channels_last: Annotated[Literal["auto"] | bool, OF_THE_LOOP] = Field(
+        default="auto", description="memory layout of images and convolutions; auto: on a CPU or CUDA, if that works"
     )
     device_resident: Annotated[Literal["auto"] | bool, OF_THE_LOOP] = Field(
         default="auto",

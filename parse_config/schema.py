@@ -24,7 +24,7 @@ def config_model(slots: Slots) -> type[RunConfig]:
     for key, slot in slots.items():
         if isinstance(slot, type):
             is_required = any(field.is_required() for field in slot.model_fields.values())
-            fields[key] = (slot, Field(**({} if is_required else {"default": {}}), description=slot.__doc__))
+            fields[key] = (slot, Field(default=... if is_required else {}, description=slot.__doc__))
         elif key != "lr_lambda":  # an argument, not a section
             fields[key] = _slot_field(slot)
     return pydantic.create_model("Config", __base__=RunConfig, **fields)

@@ -90,7 +90,8 @@ class Slot:
                 if problem:
                     yield f"{path}: {problem}"
         for name in self.missing(obj, args) if is_complete else []:
-            yield f"{where}.{name}: missing; {obj.__name__} needs it"
+            hint = "" if inspect.isclass(obj) else "; if the code gives it, raise num_inputs in slots.py"
+            yield f"{where}.{name}: missing; {obj.__name__} needs it{hint}"
 
     def missing(self, obj: Callable[..., Any], args: Collection[str]) -> list[str]:
         """Return the arguments that `obj` needs and `args` does not have."""
@@ -148,7 +149,9 @@ class Slot:
         if not issubclass(cls, self.base):
             return f"is no subclass of {self.base.__name__}"
         if cls is self.base or inspect.isabstract(cls):
-            return f"is abstract: {', '.join(sorted(getattr(cls, '__abstractmethods__', []))) or 'a subclass'} is missing"
+            return (
+                f"is abstract: {', '.join(sorted(getattr(cls, '__abstractmethods__', []))) or 'a subclass'} is missing"
+            )
         if self.num_inputs is not None and issubclass(cls, nn.Module):
             parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
             needed = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]

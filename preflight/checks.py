@@ -41,12 +41,11 @@ def check_run(trainer: Any) -> None:
 
 
 @torch.no_grad()
-def check_batch(trainer: Any, num_samples: int, run: Callable[[], tuple[Any, Any, Any]]) -> None:
+def check_batch(trainer: Any, run: Callable[[], tuple[Any, Any, Any]]) -> None:
     """Raise ConfigError where loss or metrics refuse what the model gives for a batch, or give no number.
 
-    `run` returns loss, outputs and targets of a batch of `num_samples`.
+    `run` returns loss, outputs and targets of a batch, with the model in eval mode.
     """
-    trainer.model.eval()
     metrics = MetricTracker("loss", metric_ftns=trainer.metric_ftns, device=trainer.device)
     # Compiling would take longer than this saves; some metrics warn of a single batch.
     with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
@@ -55,8 +54,8 @@ def check_batch(trainer: Any, num_samples: int, run: Callable[[], tuple[Any, Any
             loss, outputs, targets = run()
             if loss.numel() != 1:
                 raise ConfigError(f"loss: gives {list(loss.shape)} for a batch; the mean over it is wanted")
-            metrics.update("loss", loss, n=num_samples)
-            metrics.update_metrics(outputs, targets, n=num_samples)
+            metrics.update("loss", loss, n=1)
+            metrics.update_metrics(outputs, targets, n=1)
             metrics.result()
         except ConfigError:
             raise

@@ -17,17 +17,36 @@ from utils.errors import ConfigError, nearest
 KERNEL_ARGS = {"fused", "foreach", "capturable", "differentiable"}  # whoever gives one of these has chosen
 
 
-def accelerate(model: nn.Module, options: Any, device: torch.device) -> None:
-    """Lay out, and wrap the forward of, a model that is on `device` as the `trainer` section's `options` say.
+def accelerate(model: nn.Module, options: Any) -> None:
+    """Recompute activations in, and compile, `model` as the `trainer` section's `options` say.
 
     Names in the state dict stay as they are. Raises ConfigError where a pattern of `grad_checkpointing` fits nothing.
     """
-    channels_last = options.channels_last
-    if channels_last is True or (channels_last == "auto" and device.type in ("cpu", "cuda")):
-        model.to(memory_format=torch.channels_last)  # touches 4-D weights alone, those of 2-D convolutions
     recompute_activations(model, options.grad_checkpointing)
     if options.compile is not None:
         model.compile(**dict(options.compile))
+
+
+def lay_out(
+    model: nn.Module, channels_last: bool | str, device: torch.device, try_forward: Callable[[], object]
+) -> bool:
+    """Lay out a model that is on `device` in `channels_last`, which its convolutions are faster in; return whether.
+
+    With "auto" it is laid out so on a CPU or CUDA where `try_forward` works: a model that calls `view` on the outputs
+    of a convolution does not.
+    """
+    has_images = any(weight.ndim == 4 for weight in model.parameters())
+    is_tried = channels_last == "auto" and device.type in ("cpu", "cuda")
+    if not has_images or not (channels_last is True or is_tried):
+        return False
+    model.to(memory_format=torch.channels_last)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            try_forward() if is_tried else None
+    except RuntimeError:
+        model.to(memory_format=torch.contiguous_format)
+        return False
+    return True
 
 
 def input_format(model: nn.Module) -> torch.memory_format:

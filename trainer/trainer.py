@@ -19,7 +19,7 @@ from base import BaseDataLoader, BaseTrainer, FiniteWatch, Microbatch, counted
 from logger import heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run
-from speed import StepGraph, StepProfiler, clip_gradients, input_format, prefetch
+from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
 from trainer.batch import batch_weight, run_batch
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
@@ -32,8 +32,10 @@ class Trainer(BaseTrainer):
     """Trains a model step by step; trainer/batch.py says what a batch is."""
 
     LOOP_OPTIONS: ClassVar[frozenset[str]] = frozenset(
-        "len_epoch grad_accum_steps max_grad_norm ema_decay max_skipped_steps precision device_resident cuda_graph "
-        "profile log_every_steps".split()
+        {
+            *("len_epoch", "grad_accum_steps", "max_grad_norm", "ema_decay", "max_skipped_steps", "precision"),
+            *("device_resident", "channels_last", "cuda_graph", "profile", "log_every_steps"),
+        }
     )
     options: TrainerOptions
 
@@ -45,7 +47,7 @@ class Trainer(BaseTrainer):
         optimizer: torch.optim.Optimizer,
         config: ConfigParser,
         device: torch.device,
-        data_loader: BaseDataLoader,
+        data_loader: DataLoader[Any],
         valid_data_loader: DataLoader[Any] | None = None,
         lr_scheduler: LRScheduler | None = None,
         len_epoch: int | None = None,
@@ -53,12 +55,13 @@ class Trainer(BaseTrainer):
         """`criterion` gives the mean loss of a batch. An epoch is the data once, or `len_epoch` steps where given."""
         super().__init__(model, criterion, metric_ftns, optimizer, config)
         self.device = device
-        self.data_loader = data_loader
+        self.data_loader: Any = BaseDataLoader.adopt(data_loader)
         self.valid_data_loader = valid_data_loader
         self.lr_scheduler = lr_scheduler
         self.steps_per_epoch = len_epoch or self.options.len_epoch
         self.scheduler_interval = config.section("lr_scheduler").interval if lr_scheduler else "epoch"
-        self.image_format = input_format(model)
+        is_channels_last = lay_out(model, self.options.channels_last, device, self._try_batch)
+        config.resolve("trainer", {"channels_last": is_channels_last})
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._set_up_step()
         self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
@@ -161,7 +164,7 @@ class Trainer(BaseTrainer):
 
     def _on_device(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches on the device, images in the model's memory format."""
-        return prefetch(batches, self.device, self.image_format)
+        return prefetch(batches, self.device, input_format(self.model))
 
     def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches; raise Stopped where a signal came."""
@@ -203,8 +206,14 @@ class Trainer(BaseTrainer):
         self.config.resolve("trainer", {"device_resident": is_resident})
         check_run(self)
         self.step_graph = StepGraph(self._train_step, self.optimizer) if self.options.cuda_graph else None
-        [(batch, num_samples)] = self._on_device([self.data_loader.peek(self.data_loader.batch_size)])
-        check_batch(self, num_samples, lambda: run_batch(self.model, self.criterion, batch))
+        check_batch(self, self._try_batch)
+
+    @torch.no_grad()
+    def _try_batch(self, size: int = 8) -> tuple[Any, Any, Any]:
+        """Return loss, outputs and targets of a few samples, with the model in eval mode."""
+        self.model.eval()
+        [(batch, _)] = self._on_device([self.data_loader.peek(size)])
+        return run_batch(self.model, self.criterion, batch)
 
     def _log_samples(self) -> None:
         """Show a grid of input images, where the first tensor of a batch is one: (N, 1 or 3, H, W)."""

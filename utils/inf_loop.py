@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
-class inf_loop:  # noqa: N801  # the published template's name, which was a generator function's
+class inf_loop:  # the published template's name, where it was a generator function
     """Yields the batches of `data_loader` over and over, and can go on where a checkpoint was made."""
 
     def __init__(self, data_loader: Iterable[Any]) -> None:

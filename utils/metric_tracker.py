@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.device import to_device
 from utils.errors import ConfigError
 from utils.nested import map_tensors, tensors_of
 
@@ -177,7 +178,7 @@ class MetricTracker:
             # torchmetrics' own state dict is empty by default and never has the update count.
             module = self._modules[key]
             for name in module.metric_state:
-                setattr(module, name, map_tensors(lambda tensor: tensor.to(module.device), saved["state"][name]))
+                setattr(module, name, to_device(saved["state"][name], module.device))
             module._update_count = saved["update_count"]
             module._computed = None  # the cached result of before
         self._is_open = self._is_restored = bool(state["is_open"])

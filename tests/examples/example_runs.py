@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from helpers import write_given
-
 import test as test_script
 import train as train_script
+from helpers import write_given
 
 
 def train(config: dict[str, Any], *args: str) -> Path:

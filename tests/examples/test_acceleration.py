@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from example_runs import run_train, train
-from helpers import ROOT, assert_equal, epochs_of, newest, records_of
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
+from example_runs import run_train, train
+from helpers import ROOT, assert_equal, epochs_of, newest, records_of
 from model.model import MLP, MnistModel
-from utils import ConfigError
 from speed.levers import accelerate, clip_gradients, fast_kernels, input_format, recompute_activations
+from utils import ConfigError
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {"cuda_graph": False, "precision": "fp32"}

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from example_runs import run_train
 from helpers import run_script
-
 from utils import told_to_user
 
 GOOD = ["-c", "config.json", "--set", "data_loader.args.source=digits"]

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from example_runs import run_train, train
-from helpers import newest
-from faults import CONTEXT, assert_same_run, exit_code, the_run
 from torch import Tensor
 
-from base import MappedBatches, TensorBatches, datasets
+from base import MappedBatches, TensorBatches, datasets, sampling
 from data_loader.csv_data import CsvDataLoader
 from data_loader.csv_reader import CsvReader
+from example_runs import run_train, train
+from faults import CONTEXT, assert_same_run, exit_code, the_run
+from helpers import newest
 from trainer import Trainer
-from base import sampling
 from utils import DataError, Stopped
 
 TINY = 1e-6  # GiB: about a thousand bytes
@@ -50,7 +49,7 @@ def tables_in(cache_dir: Path) -> list[Path]:
 
 def epoch_targets(loader: CsvDataLoader) -> Tensor:
     """Return the targets of an epoch, in its order."""
-    return torch.cat([targets for [(_, targets)] in loader.epoch_steps(1, seed=3)]).flatten()
+    return torch.cat([targets for [((_, targets), _)] in loader.epoch_steps(1, seed=3)]).flatten()
 
 
 def test_a_mapped_table_is_that_in_memory_to_the_bit(big: Path, tmp_path: Path) -> None:

@@ -158,9 +158,9 @@ def test_train_validation_and_test_splits_are_disjoint_and_together_all_rows(
     test = load(path, test_split=test_split, validation_split=validation_split, training=False)
     valid = train.split_validation()
     parts = [
-        [batch for step in train.epoch_steps(1, seed=0) for batch in step],
+        [batch for step in train.epoch_steps(1, seed=0) for batch, _ in step],
         list(valid) if valid is not None else [],
-        [batch for step in test.epoch_steps(1, seed=0) for batch in step],
+        [batch for step in test.epoch_steps(1, seed=0) for batch, _ in step],
     ]
     rows = [[inputs.item() for batch, _ in part for inputs in batch] for part in parts]
     assert sorted(rows[0] + rows[1] + rows[2]) == list(range(60))
@@ -177,7 +177,7 @@ def test_the_test_split_is_always_the_same_rows_in_the_order_of_the_file(tmp_pat
     for seed in (0, 1):
         torch.manual_seed(seed)
         loader = load(path, test_split=0.2, training=False)
-        splits.append(torch.cat([inputs for [(inputs, _)] in loader.epoch_steps(seed + 1, seed=seed)]).flatten())
+        splits.append(torch.cat([inputs for [((inputs, _), _)] in loader.epoch_steps(seed + 1, seed=seed)]).flatten())
     assert torch.equal(splits[0], splits[1])
     assert torch.equal(splits[0], splits[0].sort().values)
 

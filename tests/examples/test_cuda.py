@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+
 from example_runs import run_train, train
 from helpers import assert_equal, newest, records_of
-
-from utils import ConfigError
 from speed import prefetch
+from utils import ConfigError
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at hand")
 

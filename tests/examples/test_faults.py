@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+
+from base import BaseDataLoader
+from checkpoint.file import find_checkpoint, load_checkpoint
+from checkpoint.writer import CheckpointWriter
 from example_runs import run_train, train
-from helpers import newest, records_of
 from faults import (
     assert_same_run,
     exit_code,
@@ -31,12 +34,9 @@ from faults import (
     whole_run,
     write_config,
 )
-
-from base import BaseDataLoader
+from helpers import newest, records_of
 from trainer import Trainer
 from utils import CheckpointError, NonFiniteError, OutOfMemoryError, Stopped, told_to_user
-from checkpoint.file import find_checkpoint, load_checkpoint
-from checkpoint.writer import CheckpointWriter
 
 KINDS: dict[str, dict[str, Any]] = {
     "no workers": {},

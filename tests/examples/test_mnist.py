@@ -14,11 +14,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from base import TensorBatches
-from data_loader.mnist import MnistDataLoader
-from data_loader.mnist import FILES, MEAN, STD
+from data_loader.mnist import FILES, MEAN, STD, MnistDataLoader
+from helpers import ROOT
 from utils import ConfigError, DataError
 
-ROOT = Path(__file__).resolve().parent.parent
 NUM_IMAGES = {True: 30, False: 12}
 
 
@@ -85,9 +84,9 @@ def test_training_shuffles_and_splits_and_testing_does_neither(tmp_path: Path) -
     assert [len(labels) for _, labels in valid] == [6]
     assert train.n_samples == 24
     assert test.split_validation() is None
-    tested = torch.cat([labels for [(_, labels)] in test.epoch_steps(1, seed=0)])
+    tested = torch.cat([labels for [((_, labels), _)] in test.epoch_steps(1, seed=0)])
     assert tested.tolist() == make_arrays(False)[1].tolist()
-    orders = [torch.cat([images for [(images, _)] in train.epoch_steps(epoch, seed=0)]) for epoch in (1, 2)]
+    orders = [torch.cat([images for [((images, _), _)] in train.epoch_steps(epoch, seed=0)]) for epoch in (1, 2)]
     assert not torch.equal(*orders)
 
 

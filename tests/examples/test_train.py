@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from example_runs import evaluate, run_train, train
-from helpers import ROOT, assert_equal, epochs_of, newest, records_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils import CheckpointError
 from checkpoint.file import find_checkpoint, load_checkpoint
+from example_runs import evaluate, run_train, train
+from helpers import ROOT, assert_equal, epochs_of, newest, records_of
+from utils import CheckpointError
 
 STATE = ("model", "optimizer", "lr_scheduler", "monitor", "position", "rng")
 
@@ -129,7 +129,7 @@ def test_the_published_config_runs_unchanged(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)  # it saves under saved/ and looks for MNIST in data/; without it, digits
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    run_dir = run_train("-c", str(ROOT / "tests" / "published_config.json"), "--set", "trainer.epochs=2")
+    run_dir = run_train("-c", str(Path(__file__).with_name("published_config.json")), "--set", "trainer.epochs=2")
     assert run_dir.is_relative_to("saved/Mnist_LeNet")
     assert len(epochs_of(run_dir)) == 2
     resolved = json.loads((run_dir / "config.json").read_text())
