@@ -234,6 +234,10 @@ class ConfigParser:
         """Where the run's checkpoints go: the run directory."""
         return self._save_dir
 
+    @save_dir.setter
+    def save_dir(self, path: Path) -> None:
+        self._save_dir = path
+
     @property
     def log_dir(self) -> Path:
         """Where the run's TensorBoard events go: the run directory too."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from base import BaseDataLoader, BaseTrainer
+from base import BaseTrainer
 from parse_config import ConfigParser
 from preflight.rehearsal import run_few_steps
 from utils.device import free_memory, peak_memory, physical_memory
@@ -39,12 +39,12 @@ def largest_batch_size(trainer: BaseTrainer) -> int:
     """
     trainer.loop.attach()
     loader = trainer.loop.loader
-    if not isinstance(loader, BaseDataLoader):
+    if not trainer.loop.is_followed:
         raise ConfigError('data_loader.args.batch_size: "auto" needs a map-style dataset; give a number')
     size, physical = 1, physical_memory()
     trainer._preflight()
     with torch.compiler.set_stance("force_eager"):  # compiling for each size would take minutes
-        while 2 * size <= loader.n_samples and _fits(trainer, loader, 2 * size):
+        while 2 * size <= loader.n_samples and _fits(trainer, 2 * size):
             size *= 2
             used = peak_memory(trainer.device)
             if trainer.device.type == "cpu" and used and physical and 2 * used > 0.8 * physical:
@@ -52,10 +52,10 @@ def largest_batch_size(trainer: BaseTrainer) -> int:
     return size
 
 
-def _fits(trainer: BaseTrainer, loader: BaseDataLoader, batch_size: int) -> bool:
+def _fits(trainer: BaseTrainer, batch_size: int) -> bool:
     """Whether an epoch of two steps can be trained and validated: the second has the optimizer's state beside it."""
     try:
-        for part in (loader, vars(trainer).get("valid_data_loader")):
+        for part in (trainer.loop.loader, vars(trainer).get("valid_data_loader")):
             sampler = getattr(part, "batch_sampler", None)
             if sampler is not None:
                 sampler.batch_size = batch_size

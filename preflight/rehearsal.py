@@ -1,17 +1,18 @@
-"""A rehearsal: a few steps of the real loop on the real device, and what a run would take. Nothing is written."""
+"""A rehearsal: a few steps of the real loop on the real device, and what a run would take. Nothing is kept."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from base import BaseDataLoader, BaseTrainer
+from base import BaseTrainer
 from utils.device import peak_memory
 from utils.nested import describe
 
-NUM_STEPS = 6  # the first warms up
+NUM_STEPS = 6
 
 
 def run_few_steps(trainer: BaseTrainer, num_steps: int) -> float:
@@ -30,35 +31,41 @@ def run_few_steps(trainer: BaseTrainer, num_steps: int) -> float:
 
 
 def rehearse(trainer: BaseTrainer) -> list[str]:
-    """Train a few steps and validate as many; return lines that tell the data, shapes, parameters, time and memory.
+    """Train a few steps and validate as many; return lines about the data, shapes, parameters, time and memory.
 
-    Whatever a run would stumble over is raised here as it would be there. The trainer must not be used to train
-    afterwards.
+    Whatever a run would fail at is raised here as it would be there. The trainer must not be used to train afterwards.
     """
-    limit = trainer.options.limit_batches or NUM_STEPS
+    limit = max(2, trainer.options.limit_batches or NUM_STEPS)
     trainer.loop.attach()
     trainer._preflight()
     trainer.loop.warn_of_what_is_ignored()
-    loader: Any = trainer.loop.loader
-    lines = _data_lines(loader, trainer) if isinstance(loader, BaseDataLoader) else []
-    first_s = run_few_steps(trainer, 1)
-    step_s = max(0.0, run_few_steps(trainer, limit) - first_s / 2) / max(1, limit - 1)
+    with TemporaryDirectory() as folder:  # for loops that write files of their own into the run directory
+        trainer.config.save_dir = Path(folder)
+        run_few_steps(trainer, 1)  # warms up
+        first_s = run_few_steps(trainer, 1)
+        step_s = max(0.0, run_few_steps(trainer, limit) - first_s) / (limit - 1)
+    return [*_data_lines(trainer), *_cost_lines(trainer, step_s)]
+
+
+def _data_lines(trainer: BaseTrainer) -> list[str]:
+    loader = trainer.loop.loader
+    if not trainer.loop.is_followed:
+        return []
+    return [
+        f"data: {loader.n_samples:,} training samples, {len(loader.valid_indices()):,} for validation",
+        f"a batch: {describe(loader.peek(loader.batch_size).batch)}",
+    ]
+
+
+def _cost_lines(trainer: BaseTrainer, step_s: float) -> list[str]:
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    lines.append(f"model: {parameters:,} trainable parameters")
-    if isinstance(loader, BaseDataLoader):
-        num_steps = loader.num_steps(trainer.options.grad_accum_steps)
+    lines = [f"model: {parameters:,} trainable parameters"]
+    if trainer.loop.is_followed:
+        num_steps = trainer.loop.loader.num_steps(trainer.options.grad_accum_steps)
         lines.append(
             f"time on {trainer.device}: about {step_s * 1e3:.1f} ms a step, validation included; {num_steps:,} steps "
             f"an epoch; {step_s * num_steps:.0f} s an epoch, {step_s * num_steps * trainer.epochs:.0f} s in all"
         )
-    memory, where = peak_memory(trainer.device), "on the device" if trainer.device.type == "cuda" else "in this process"
+    where = "on the device" if trainer.device.type == "cuda" else "in this process"
+    memory = peak_memory(trainer.device)
     return [*lines, f"memory: {memory / 2**20:.0f} MiB {where}"] if memory else lines
-
-
-def _data_lines(loader: BaseDataLoader, trainer: BaseTrainer) -> list[str]:
-    batch = loader.peek(loader.batch_size or 1).batch
-    with torch.random.fork_rng(devices=[]):
-        return [
-            f"data: {loader.n_samples:,} training samples, {len(loader.valid_indices()):,} for validation",
-            f"a batch: {describe(batch)}",
-        ]

@@ -20,7 +20,7 @@ class StepProfiler:
 
     def step(self, run_dir: Path) -> None:
         """Call after each training step; the first call starts the profiler, a later one writes the trace."""
-        if not self.is_enabled or not run_dir.is_dir():  # in a rehearsal there is none
+        if not self.is_enabled:
             return
         if self._profile is None:
             cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []

@@ -38,7 +38,11 @@ def describe(value: Any) -> str:
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {describe(item)}" for key, item in value.items())
-    return ", ".join(describe(item) for item in value) if isinstance(value, list | tuple) else type(value).__name__
+    if not isinstance(value, list | tuple):
+        return type(value).__name__
+    items = [describe(item) for item in value]
+    is_alike = len(items) > 1 and len(set(items)) == 1 and not isinstance(value[0], Tensor)
+    return f"{len(items)} {items[0]}" if is_alike else ", ".join(items)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from example_runs import evaluate, run_train, train
-from helpers import ROOT, assert_equal, newest
 
 import train as train_script
+from example_runs import evaluate, run_train, train
+from helpers import ROOT, assert_equal, newest
 from preflight.batch_size import PROBE, largest_batch_size
 
 LIMITED = """

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_equal
 from torch import nn
 
-from utils import CheckpointError
 from checkpoint.file import _seal, find_checkpoint, load_checkpoint, serialise
+from checkpoint.upgrade import FORMAT
 from checkpoint.writer import CheckpointWriter
+from helpers import assert_equal
+from utils import CheckpointError
 from utils.weights import load_weights
 
 
@@ -34,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_saved_is_loaded(path: Path) -> None:
-    assert_equal(load_checkpoint(path), {"format": 1, **state()})
+    assert_equal(load_checkpoint(path), {"format": FORMAT, **state()})
 
 
 def test_torch_alone_reads_the_file(path: Path) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import torch
+
+from checkpoint.file import BEST, _seal, find_checkpoint, load_checkpoint
 from example_runs import run_train, train
 from faults import small_config
-
 from utils import CheckpointError
-from checkpoint.file import BEST, _seal, find_checkpoint, load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_script
 
+from helpers import ROOT, run_script
 from new_project import create
 from utils import ConfigError
 

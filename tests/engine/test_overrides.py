@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from utils import ConfigError
 from parse_config.overrides import parse_override, set_by_path
+from utils import ConfigError
 
 CONFIG: dict[str, Any] = {
     "name": "run",

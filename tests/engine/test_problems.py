@@ -11,16 +11,16 @@ import jsonschema
 import pytest
 import torch
 import yaml
+
 from example_runs import run_train, train
 from helpers import ROOT
 from mutations import Mutant, mutants
-
 from parse_config import ConfigParser
+from parse_config.config_file import read_config
+from parse_config.reference import json_schema, with_reference
 from slots import SLOTS
 from train import parse_args
 from utils import ConfigError, told_to_user
-from parse_config.reference import json_schema, with_reference
-from parse_config.config_file import read_config
 
 # ruff: noqa: SIM905  # words, not lists of quoted words
 SHIPPED = sorted([ROOT / "config.json", *(ROOT / "configs").iterdir(), ROOT / "tests" / "published_config.json"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch.utils.data import Sampler, WeightedRandomSampler
 
-from base import sampling, split_indices
-from base.sampling import EpochBatchSampler
+from base import BaseDataLoader, TensorBatches, sampling, split_indices
+from base.sampling import DrawnBatchSampler, EpochBatchSampler
 from utils import ConfigError, inf_loop
 
 SAMPLES = torch.arange(100, 123)  # 23 indices that are not their own positions
@@ -166,5 +169,102 @@ def test_split_that_leaves_or_holds_out_nothing_is_refused_with_its_place(
     assert str(caught.value).startswith(f"data_loader.args.validation_split: {held_out} of {num_samples} samples")
 
 
+# What a sampler of torch's draws.
+
+
+def drawn(seed: int, epoch: int, first_batch: int = 0, *, as_lists: bool = False) -> list[list[int]]:
+    """Return the batches of up to 5 that a weighted sampler draws from SAMPLES."""
+    sampler = DrawnBatchSampler(WeightedRandomSampler([1.0] * 23, 12), SAMPLES, 5, as_lists=as_lists)
+    sampler.set_epoch(seed, epoch, first_batch)
+    assert list(sampler.sizes()) == [5, 5, 2][first_batch:]
+    assert len(sampler) == 3
+    return [list(batch) if as_lists else batch.tolist() for batch in sampler]
+
+
+def test_a_sampler_draws_positions_and_the_batches_are_the_samples_there() -> None:
+    batches = drawn(0, 1)
+    assert [len(batch) for batch in batches] == [5, 5, 2]
+    assert set(chain.from_iterable(batches)) <= set(SAMPLES.tolist())
+    assert drawn(0, 1, as_lists=True) == batches
+    assert drawn(0, 1, 2) == batches[2:]
+    assert len({str(drawn(seed, epoch)) for seed in range(3) for epoch in range(1, 4)}) == 9
+
+
+def test_drawing_with_a_sampler_leaves_the_global_generator_as_it_was() -> None:
+    before = torch.get_rng_state()
+    drawn(3, 4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_sampler_is_told_the_epoch() -> None:
+    class Told(Sampler[int]):
+        epochs: ClassVar[list[int]] = []
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epochs.append(epoch)
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(6))
+
+    sampler = DrawnBatchSampler(Told(), SAMPLES, 4)
+    for epoch in (3, 1):
+        sampler.set_epoch(0, epoch)
+        assert [batch.tolist() for batch in sampler] == [[100, 101, 102, 103], [104, 105]]
+    assert Told.epochs == [3, 1]
+
+
+@pytest.mark.xfail(strict=True, reason="the batches that were drawn are kept, whatever batch_size becomes")
+def test_a_batch_size_that_changes_changes_the_batches() -> None:
+    sampler = DrawnBatchSampler(WeightedRandomSampler([1.0] * 23, 12), SAMPLES, 5)
+    assert list(sampler.sizes()) == [5, 5, 2]
+    sampler.batch_size = 4
+    assert list(sampler.sizes()) == [4, 4, 4]
+
+
+@pytest.mark.parametrize("max_batches", [1, 3, 9])
+@pytest.mark.parametrize("first_batch", [0, 2])
+def test_an_epoch_can_be_cut_short(max_batches: int, first_batch: int) -> None:
+    for sampler in (
+        EpochBatchSampler(SAMPLES, 5, True),
+        DrawnBatchSampler(WeightedRandomSampler([1.0] * 23, 23), SAMPLES, 5),
+    ):
+        sampler.set_epoch(0, 1, first_batch)
+        whole = [batch.tolist() for batch in sampler]
+        sampler.max_batches = max_batches
+        assert [batch.tolist() for batch in sampler] == whole[: max(0, max_batches - first_batch)]
+
+
+# Endless passes.
+
+
 def test_inf_loop_repeats_the_loader_from_its_beginning() -> None:
     assert list(islice(inf_loop([1, 2, 3]), 8)) == [1, 2, 3, 1, 2, 3, 1, 2]
+
+
+def endless() -> inf_loop:
+    """Return endless passes over 4 batches in an order of each pass."""
+    loop = inf_loop(BaseDataLoader(TensorBatches(SAMPLES, SAMPLES), 6, True, 0, 0))
+    loop.seed = 3
+    return loop
+
+
+def targets_of(batches: Iterable[Any]) -> list[list[int]]:
+    """Return the targets of each batch."""
+    return [targets.tolist() for _, targets in batches]
+
+
+@pytest.mark.parametrize("num_batches", [0, 1, 3, 4, 5, 8, 10])
+def test_inf_loop_goes_on_where_its_state_was_taken(num_batches: int) -> None:
+    whole = targets_of(islice(endless(), 14))
+    assert len({str(whole[at : at + 4]) for at in (0, 4, 8)}) == 3  # each pass has an order of its own
+    first, second = endless(), endless()
+    assert targets_of(islice(first, num_batches)) == whole[:num_batches]
+    second.load_state_dict(first.state_dict())
+    assert targets_of(islice(second, 14 - num_batches)) == whole[num_batches:]
+
+
+def test_inf_loop_over_what_cannot_start_in_its_middle_starts_the_pass_again() -> None:
+    first, second = inf_loop([1, 2, 3]), inf_loop([1, 2, 3])
+    list(islice(first, 5))
+    second.load_state_dict(first.state_dict())
+    assert list(islice(second, 4)) == [1, 2, 3, 1]

@@ -14,14 +14,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
-import model.loss
-from base import BaseModel
-from model.lr_lambda import warmup_cosine
-from model.metric import accuracy, top_k_acc
-from model.model import MLP, MnistModel
-from slots import SLOTS
+import toy
+from parse_config import Slot
+from toy import SLOTS, PriorNet, ToyNet, accuracy, inverse_decay, top_k
 from utils import ConfigError
-from parse_config.slot import Slot
 
 MODULE = """
 import os
@@ -84,45 +80,58 @@ def error_of(slot: Slot, name: Any) -> str:
     return str(caught.value)
 
 
+def slot(key: str) -> Slot:
+    """Return one of the toy's slots."""
+    found = SLOTS[key]
+    assert isinstance(found, Slot)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("slot", "name", "expected"),
+    ("key", "name", "expected"),
     [
-        ("arch", "MnistModel", MnistModel),
-        ("arch", "MLP", MLP),
+        ("arch", "ToyNet", ToyNet),
+        ("arch", "narrow_net", toy.narrow_net),
         ("optimizer", "Adam", torch.optim.Adam),
-        ("loss", "nll_loss", model.loss.nll_loss),
+        ("loss", "toy_loss", toy.toy_loss),
         ("loss", "CrossEntropyLoss", nn.CrossEntropyLoss),
         ("metrics", "accuracy", accuracy),
         ("metrics", "MulticlassAccuracy", MulticlassAccuracy),
         ("lr_scheduler", "StepLR", torch.optim.lr_scheduler.StepLR),
-        ("lr_lambda", "warmup_cosine", warmup_cosine),
+        ("lr_lambda", "inverse_decay", inverse_decay),
     ],
 )
-def test_the_projects_slots_find_its_own_names_and_the_libraries(slot: str, name: str, expected: Any) -> None:
-    assert SLOTS[slot].find(name, slot) is expected
+def test_a_projects_slots_find_its_own_names_and_the_libraries(key: str, name: str, expected: Any) -> None:
+    assert slot(key).find(name, key) is expected
 
 
 @pytest.mark.parametrize(
-    ("slot", "name"),
+    ("key", "name", "reason"),
     [
-        ("arch", "BaseModel"),
-        ("arch", "BaseDataLoader"),
-        ("arch", "ConfigError"),
-        ("arch", "torch"),
-        ("arch", "F"),
-        ("optimizer", "Optimizer"),
-        ("optimizer", "lr_scheduler"),
-        ("optimizer", "Adam.step"),
-        ("loss", "F"),
-        ("loss", "Tensor"),
-        ("loss", "Module"),
-        ("metrics", "Tensor"),
-        ("lr_scheduler", "Optimizer"),
-        ("lr_lambda", "math"),
+        ("arch", "BaseModel", "toy.BaseModel is defined in base.base_model; only what toy itself defines can be named"),
+        ("arch", "Linear", "allowed: PriorNet, ToyNet, narrow_net"),
+        ("arch", "torch", "allowed: PriorNet, ToyNet, narrow_net"),
+        ("arch", "SampleLoader", "toy.SampleLoader is no subclass of Module"),
+        ("arch", "_make_data", "toy._make_data is private"),
+        ("arch", "toy_loss", "toy.toy_loss is a function whose annotation does not say that it returns a Module"),
+        ("arch", "ToyNett", "did you mean 'ToyNet'?"),
+        ("data_loader", "BaseDataLoader", "only what toy itself defines can be named"),
+        ("data_loader", "narrow_net", "toy.narrow_net is a function; a class is wanted"),
+        ("optimizer", "Optimizer", "torch.optim.Optimizer is abstract: a subclass is missing"),
+        ("optimizer", "LBFGS", "torch.optim.LBFGS does not go with this training step"),
+        ("optimizer", "lr_scheduler", "allowed: "),
+        ("optimizer", "Adam.step", "did you mean 'Adam'?"),
+        ("loss", "F", "allowed: "),
+        ("loss", "Tensor", "torch.nn.modules.loss.Tensor is defined in torch; only what torch.nn.modules.loss itself "),
+        ("loss", "TripletMarginLoss", "takes 3 inputs; it gets 2, as its slot in slots.py says"),
+        ("metrics", "Metric", "torchmetrics.Metric is abstract: compute, update is missing"),
+        ("lr_lambda", "ToyNet", "toy.ToyNet is a class; a function is wanted"),
     ],
 )
-def test_what_a_module_only_imports_or_derives_from_is_refused(slot: str, name: str) -> None:
-    assert error_of(SLOTS[slot], name).startswith(f"arch.type: unknown type {name!r}; ")
+def test_what_cannot_be_used_is_refused_with_the_reason(key: str, name: str, reason: str) -> None:
+    message = error_of(slot(key), name)
+    assert message.startswith(f"arch.type: unknown type {name!r}; ")
+    assert reason in message
 
 
 @pytest.mark.parametrize("name", ["Concrete", "function"])
@@ -136,8 +145,8 @@ def test_everything_else_that_a_name_may_stand_for_is_refused(package: str, name
 
 
 def test_a_slot_without_functions_or_without_classes_finds_none(package: str) -> None:
-    assert error_of(slot_of(package, num_inputs=None), "function").endswith("allowed: Concrete")
-    assert error_of(Slot((package,), num_inputs=1), "Concrete").endswith("allowed: function")
+    assert error_of(slot_of(package, num_inputs=None), "function").endswith("is a function; a class is wanted")
+    assert error_of(Slot((package,), num_inputs=1), "Concrete").endswith("is a class; a function is wanted")
 
 
 def test_a_package_whose_name_merely_begins_alike_is_another(
@@ -146,7 +155,9 @@ def test_a_package_whose_name_merely_begins_alike_is_another(
     (tmp_path / "slot_ex.py").write_text("from slot_example import Concrete, function\n")
     monkeypatch.delitem(sys.modules, "slot_ex", raising=False)
     slot = Slot(("slot_ex",), base=__import__(package).Base, num_inputs=2)
-    assert error_of(slot, "Concrete").endswith("nothing is allowed here")
+    reason = "slot_ex.Concrete is defined in slot_example; only what slot_ex itself defines can be named"
+    assert error_of(slot, "Concrete").endswith(reason)
+    assert error_of(slot, "nothing").endswith("nothing is allowed here")
 
 
 def test_the_first_package_that_defines_a_name_wins(
@@ -179,40 +190,46 @@ def test_a_package_is_imported_only_when_a_name_is_looked_up(package: str) -> No
     assert package in sys.modules
 
 
+GIVEN = "if the code gives it, raise num_inputs in slots.py"
+
+
 @pytest.mark.parametrize(
-    ("slot", "obj", "args", "expected"),
+    ("key", "obj", "args", "expected"),
     [
         ("optimizer", torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, []),
         ("optimizer", torch.optim.SGD, {"lrr": 0.1}, ["a.lrr: unknown argument of SGD; did you mean 'lr'?"]),
         ("optimizer", torch.optim.SGD, {"params": []}, ["a.params: is given by the code and cannot stand in a config"]),
-        ("arch", MLP, {"hidden": [8]}, ["a.in_features: missing; MLP needs it"]),
-        ("arch", MLP, {}, ["a.in_features: missing; MLP needs it", "a.hidden: missing; MLP needs it"]),
-        ("arch", MLP, {"in_features": 1, "hidden": []}, []),
-        ("metrics", top_k_acc, {}, []),
-        ("metrics", top_k_acc, {"k": 5}, []),
-        ("metrics", top_k_acc, {"targets": 1}, ["a.targets: is given by the code and cannot stand in a config"]),
+        ("arch", PriorNet, {"width": 8}, ["a.class_counts: missing; PriorNet needs it"]),
+        ("arch", ToyNet, {}, []),
+        ("arch", toy.narrow_net, {"width": 3}, []),
+        ("arch", toy.narrow_net, {"widht": 3}, ["a.widht: unknown argument of narrow_net; did you mean 'width'?"]),
+        ("arch", toy.narrow_net, {"width": 0}, ["a.width: Input should be greater than or equal to 1; got 0"]),
+        ("metrics", top_k, {}, []),
+        ("metrics", top_k, {"k": 5}, []),
+        ("metrics", top_k, {"targets": 1}, ["a.targets: is given by the code and cannot stand in a config"]),
         ("metrics", accuracy, {"k": 5}, ["a.k: unknown argument of accuracy; nothing is allowed here"]),
         ("metrics", MulticlassAccuracy, {"num_classes": 3}, []),
         (
             "lr_lambda",
-            warmup_cosine,
-            {"warmup": 1, "steps": 2},
+            inverse_decay,
+            {"offset": 1, "steps": 2},
             [
-                "a.steps: unknown argument of warmup_cosine; allowed: final, total, warmup",
-                "a.total: missing; warmup_cosine needs it",
+                "a.steps: unknown argument of inverse_decay; allowed: offset, rate",
+                f"a.rate: missing; inverse_decay needs it; {GIVEN}",
             ],
         ),
     ],
 )
 def test_arguments_are_checked_against_the_signature(
-    slot: str, obj: Any, args: dict[str, Any], expected: list[str]
+    key: str, obj: Any, args: dict[str, Any], expected: list[str]
 ) -> None:
-    assert list(SLOTS[slot].problems(obj, args, "a")) == expected
+    assert list(slot(key).problems(obj, args, "a")) == expected
 
 
 def test_keyword_only_arguments_count_and_any_keyword_fits_kwargs(package: str) -> None:
     slot = slot_of(package)
-    assert list(slot.problems(sys.modules[package].function, {}, "a")) == ["a.flag: missing; function needs it"]
+    missing = f"a.flag: missing; function needs it; {GIVEN}"
+    assert list(slot.problems(sys.modules[package].function, {}, "a")) == [missing]
 
     def open_ended(outputs: Any, targets: Any, **kwargs: Any) -> None: ...
 
@@ -220,16 +237,63 @@ def test_keyword_only_arguments_count_and_any_keyword_fits_kwargs(package: str) 
 
 
 def test_arguments_without_problems_build_the_object() -> None:
-    slot, args = SLOTS["optimizer"], {"lr": 0.1, "weight_decay": 0.01}
-    optimizer_class = slot.find("AdamW", "")
-    assert list(slot.problems(optimizer_class, args, "a")) == []
+    args = {"lr": 0.1, "weight_decay": 0.01}
+    optimizer_class = slot("optimizer").find("AdamW", "")
+    assert list(slot("optimizer").problems(optimizer_class, args, "a")) == []
     optimizer = partial(optimizer_class, **args)([nn.Parameter(torch.zeros(1))])
     assert isinstance(optimizer, Optimizer)
     assert optimizer.param_groups[0]["weight_decay"] == 0.01
 
 
 def test_a_slot_is_frozen_data() -> None:
-    slot = SLOTS["arch"]
-    assert pickle.loads(pickle.dumps(slot)) == slot == Slot(("model.model",), base=BaseModel)
+    arch = Slot(("toy",), base=nn.Module)
+    assert pickle.loads(pickle.dumps(arch)) == arch == Slot(("toy",), base=nn.Module)
     with pytest.raises(AttributeError):
-        slot.packages = ("os",)  # type: ignore[misc]
+        arch.packages = ("os",)  # type: ignore[misc]
+
+
+# A folder of files: "zoo.*" is all of them.
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slot:
+    """Write a package of several files; return the slot of all of them."""
+    (tmp_path / "zoo").mkdir()
+    files = {
+        "__init__": "from zoo.birds import Owl\n\nfrom torch import nn\n\n\nclass Hidden(nn.Module): ...\n",
+        "birds": "from torch import nn\n\n\nclass Owl(nn.Module): ...\n",
+        "fish": "from torch import nn\nfrom zoo.birds import Owl\n\n\nclass Cod(nn.Module): ...\n"
+        "def shoal(size: int = 3) -> nn.Module: return Cod()\ndef count(size): return size\n",
+        "broken": "raise ImportError('not installed')\n\n\nclass Dodo: ...\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "zoo" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "zoo"]:
+        monkeypatch.delitem(sys.modules, name)
+    return Slot(("zoo.*",), base=nn.Module, factories=True)
+
+
+def test_a_type_is_found_in_whatever_file_of_a_folder_defines_it(zoo: Slot) -> None:
+    for name, file in (("Owl", "birds"), ("Cod", "fish"), ("shoal", "fish")):
+        assert zoo.find(name, "arch.type").__module__ == f"zoo.{file}"
+    assert "zoo.broken" not in sys.modules  # only the files that define the name are imported
+
+
+def test_a_file_that_does_not_import_breaks_only_what_it_defines(zoo: Slot) -> None:
+    with pytest.raises(ImportError, match="not installed"):
+        zoo.find("Dodo", "arch.type")
+
+
+def test_what_a_folder_does_not_define_is_refused_with_the_reason(zoo: Slot, tmp_path: Path) -> None:
+    (tmp_path / "zoo" / "broken.py").unlink()
+    assert error_of(zoo, "count").endswith(
+        "zoo.fish.count is a function whose annotation does not say that it returns a Module"
+    )
+    assert error_of(zoo, "nn").endswith("allowed: Cod, Owl, shoal")
+    assert error_of(zoo, "Owll").endswith("did you mean 'Owl'?")
+    assert [name for name, _ in zoo.types()] == ["Owl", "Cod", "shoal"]
+
+
+def test_a_mistaken_name_is_told_although_another_file_of_the_folder_does_not_import(zoo: Slot) -> None:
+    assert error_of(zoo, "Owll").endswith("did you mean 'Owl'?")

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from helpers import ROOT
-
 from new_project import create
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"

@@ -1,4 +1,4 @@
-"""The examples' own fixture: config.json on the digits."""
+"""What the tests of the examples share: config.json on a few digits."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from typing import Any
 
 import pytest
 
+from few_digits import on_few_digits, write_few_digits
 from helpers import ROOT
 
 
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the files of a small MNIST (see few_digits.py)."""
+    folder = tmp_path_factory.mktemp("data") / "few_digits"
+    write_few_digits(folder)
+    return folder
+
+
 @pytest.fixture
-def config(tmp_path: Path) -> dict[str, Any]:
-    """Return config.json, on the digits, saving under tmp_path."""
+def config(digits_dir: Path, tmp_path: Path) -> dict[str, Any]:
+    """Return config.json of 2 epochs of 8 steps on a few digits, saving under tmp_path."""
     content: dict[str, Any] = json.loads((ROOT / "config.json").read_text())
     del content["$schema"]
-    content["data_loader"]["args"] |= {"source": "digits"}
-    content["n_gpu"] = 0
-    content["trainer"] |= {"epochs": 2, "save_dir": str(tmp_path / "saved"), "save_period": 1, "log_every_steps": 7}
-    return content
+    content["trainer"] |= {"epochs": 2, "save_dir": str(tmp_path / "saved"), "save_period": 1, "log_every_steps": 3}
+    return on_few_digits(content, digits_dir)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,27 +19,29 @@ from torch.nn.utils import clip_grad_norm_
 from example_runs import run_train, train
 from helpers import ROOT, assert_equal, epochs_of, newest, records_of
 from model.model import MLP, MnistModel
-from speed.levers import accelerate, clip_gradients, fast_kernels, input_format, recompute_activations
+from parse_config import TrainerOptions
+from speed import accelerate, clip_gradients, fast_kernels, input_format, lay_out, set_process_modes
+from speed.levers import recompute_activations
 from utils import ConfigError
 
 CPU = torch.device("cpu")
-PLAIN: dict[str, Any] = {"cuda_graph": False, "precision": "fp32"}
-CAPTURED = PLAIN | {"cuda_graph": True}
-FAULTS = """
+PLAIN = TrainerOptions(epochs=1)
+CAPTURED = TrainerOptions(epochs=1, cuda_graph=True)
+PAGE_FAULTS = """
 import resource
 import torch
-from speed.modes import keep_freed_memory
+from parse_config import TrainerOptions
+from speed import set_process_modes
 
 def faults_of_a_step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     activations = [torch.ones(10 << 20) for _ in range(2)]  # 40 MiB each
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-print(min(faults_of_a_step() for _ in range(5)))
-keep_freed_memory()
-print(min(faults_of_a_step() for _ in range(5)))
+for keep_memory, device in ((False, "cpu"), (True, "cuda"), (True, "cpu")):
+    set_process_modes(TrainerOptions(epochs=1, keep_memory=keep_memory), torch.device(device))
+    print(min(faults_of_a_step() for _ in range(3)))
 """
-OPTIONS: dict[str, Any] = {"channels_last": "auto", "grad_checkpointing": [], "compile": None}
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -71,7 +75,7 @@ def test_what_a_graph_needs_of_an_optimizer_is_asked_for_or_told() -> None:
 
 
 def test_sgd_whose_first_step_the_loss_scaler_may_skip_is_not_fused(config: dict[str, Any]) -> None:
-    weights, fp16 = [torch.zeros(1)], PLAIN | {"precision": "fp16"}
+    weights, fp16 = [torch.zeros(1)], TrainerOptions(epochs=1, precision="fp16")
     assert fast_kernels(partial(torch.optim.SGD, momentum=0.9), weights, fp16) == {}
     assert fast_kernels(partial(torch.optim.SGD), weights, fp16) == {"fused": True}
     config["optimizer"] = {"type": "SGD", "args": {"momentum": 0.9, "fused": True}}
@@ -87,21 +91,58 @@ def test_a_run_says_in_its_config_which_kernels_it_took_and_goes_on_with_them(co
     assert_equal(newest(train(config))["model"], newest(resumed)["model"])
 
 
-def test_channels_last_is_the_layout_of_convolutions_alone_and_changes_only_the_rounding() -> None:
+@pytest.mark.parametrize("channels_last", [True, "auto"])
+def test_channels_last_is_the_layout_of_convolutions_alone_and_changes_only_the_rounding(
+    channels_last: bool | str,
+) -> None:
     torch.manual_seed(0)
     plain, fast = MnistModel(), MnistModel()
     fast.load_state_dict(plain.state_dict())
-    accelerate(fast, OPTIONS, CPU)
+    assert lay_out(fast, channels_last, CPU, lambda: gradients(fast))
     assert fast.conv2.weight.is_contiguous(memory_format=torch.channels_last)
     assert (input_format(plain), input_format(fast)) == (torch.contiguous_format, torch.channels_last)
     for name, gradient in gradients(plain).items():
         torch.testing.assert_close(gradients(fast)[name], gradient)
 
 
+class Viewer(nn.Module):
+    """A model that takes the memory of an output to be contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images).view(len(images), -1)
+
+
+def test_auto_leaves_a_model_that_another_layout_breaks_as_it_is_and_true_does_not() -> None:
+    model, images = Viewer(), torch.randn(4, 1, 28, 28)
+    before = model(images)
+    assert not lay_out(model, "auto", CPU, lambda: model(images))
+    assert model.conv.weight.is_contiguous()
+    assert torch.equal(model(images), before)
+    assert lay_out(model, True, CPU, lambda: None)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        model(images)
+
+
+@pytest.mark.parametrize(("channels_last", "device"), [(False, "cpu"), ("auto", "mps")])
+def test_a_layout_that_is_not_asked_for_or_not_faster_is_not_tried(channels_last: bool | str, device: str) -> None:
+    model = MnistModel()
+    assert not lay_out(model, channels_last, torch.device(device), pytest.fail)
+    assert input_format(model) == torch.contiguous_format
+
+
 def test_a_model_without_convolutions_keeps_the_layout_of_its_inputs() -> None:
     model = MLP(3, [4])
-    accelerate(model, OPTIONS, CPU)
+    assert not lay_out(model, True, CPU, pytest.fail)
     assert input_format(model) == torch.contiguous_format
+
+
+def test_the_layout_that_auto_resolved_to_is_in_the_config_of_the_run(config: dict[str, Any]) -> None:
+    run_dir = train(config, "--fast-dev-run")
+    assert newest(run_dir)["config"]["trainer"]["channels_last"] is True
 
 
 @pytest.mark.parametrize("patterns", [["conv*"], ["fc1", "conv1"], ["*"]])
@@ -155,13 +196,26 @@ def test_a_run_with_a_lever_ends_as_one_without_it_but_for_rounding(
 ) -> None:
     expected = epochs_of(train(config))
     config["trainer"] |= change
-    for record, other in zip(expected, epochs_of(train(config))):
+    for record, other in zip(expected, epochs_of(train(config)), strict=True):
         assert other["val_loss"] == pytest.approx(record["val_loss"], rel=2e-2)
 
 
+@pytest.mark.parametrize("compiled", [{}, {"mode": "max-autotune", "dynamic": None, "fullgraph": True}])
+def test_a_compiled_model_keeps_its_names(compiled: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = MnistModel()
+    names, expected = list(model.state_dict()), gradients(model)
+    options = TrainerOptions.model_validate({"epochs": 1, "compile": compiled})
+    accelerate(model, options)
+    assert list(model.state_dict()) == names
+    assert model._compiled_call_impl is not None
+    with torch.compiler.set_stance("force_eager"):
+        assert_equal(expected, gradients(model))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_has_clean_names_and_goes_on_to_the_bit(config: dict[str, Any]) -> None:
-    config["data_loader"]["args"]["batch_size"] = 200
     config["trainer"]["compile"] = {}
     whole = train(config)
     part = train(config, "--set", "trainer.epochs=1")
@@ -187,15 +241,45 @@ def test_clipping_is_torchs_own(max_norm: float) -> None:
     assert_equal(clipped, [parameter.grad for parameter in parameters])
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc what others do by themselves")
-def test_memory_that_a_step_frees_serves_the_next_steps() -> None:
-    done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=True)
-    before, after = done.stdout.split()
-    assert int(after) * 100 < int(before)
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets what others do by themselves")
+def test_memory_that_a_step_frees_is_kept_for_the_next_steps_on_a_cpu_unless_keep_memory_is_off() -> None:
+    command = [sys.executable, "-c", PAGE_FAULTS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    off, on_gpu, on = (int(text) for text in done.stdout.split())
+    assert on * 100 < off
+    assert on * 100 < on_gpu
 
 
-def test_tf32_is_a_mode_of_torch_for_this_run(config: dict[str, Any]) -> None:
-    train(config, "--set", "trainer.precision=tf32", "--set", "trainer.epochs=1")
+@pytest.fixture
+def default_modes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Set the modes of the process back to those of the default options."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    set_process_modes(PLAIN, CPU)
+
+
+@pytest.mark.usefixtures("default_modes")
+@pytest.mark.parametrize("is_deterministic", [True, False])
+def test_deterministic_algorithms_are_a_mode_of_torch(is_deterministic: bool) -> None:
+    set_process_modes(TrainerOptions(epochs=1, deterministic=is_deterministic), CPU)
+    assert torch.are_deterministic_algorithms_enabled() == is_deterministic
+    assert torch.backends.cudnn.benchmark != is_deterministic
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == is_deterministic
+
+
+@pytest.mark.usefixtures("default_modes")
+def test_detecting_anomalies_is_a_mode_of_torch() -> None:
+    set_process_modes(TrainerOptions(epochs=1, detect_anomaly=True), CPU)
+    assert torch.is_anomaly_enabled()
+    set_process_modes(PLAIN, CPU)
+    assert not torch.is_anomaly_enabled()
+
+
+@pytest.mark.usefixtures("default_modes")
+def test_modes_are_those_of_this_run(config: dict[str, Any]) -> None:
+    train(config, "--fast-dev-run", "--set", "trainer.precision=tf32", "--deterministic")
     assert torch.get_float32_matmul_precision() == "high"
-    train(config, "--set", "trainer.epochs=1")
+    assert torch.are_deterministic_algorithms_enabled()
+    train(config, "--fast-dev-run")
     assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.are_deterministic_algorithms_enabled()

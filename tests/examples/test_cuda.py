@@ -19,8 +19,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at 
 
 @pytest.fixture
 def gpu_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config, on the GPU, with only deterministic kernels."""
+    """Return the config, on the GPU, on all digits, with only deterministic kernels."""
     config["n_gpu"] = 1
+    config["data_loader"]["args"] |= {"source": "digits", "batch_size": 64, "validation_split": 0.1}
     config["trainer"] |= {"deterministic": True, "epochs": 3}
     return config
 

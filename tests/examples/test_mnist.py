@@ -15,15 +15,11 @@ from torch import Tensor
 
 from base import TensorBatches
 from data_loader.mnist import FILES, MEAN, STD, MnistDataLoader
+from few_digits import idx
 from helpers import ROOT
 from utils import ConfigError, DataError
 
 NUM_IMAGES = {True: 30, False: 12}
-
-
-def idx(array: np.ndarray) -> bytes:
-    """Return the IDX file of an array of bytes."""
-    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
 
 
 def make_arrays(training: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from checkpoint.file import find_checkpoint, load_checkpoint
 from example_runs import evaluate, run_train, train
-from helpers import ROOT, assert_equal, epochs_of, newest, records_of
+from helpers import assert_equal, epochs_of, newest, records_of
 from utils import CheckpointError
 
 STATE = ("model", "optimizer", "lr_scheduler", "monitor", "position", "rng")
