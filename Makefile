@@ -28,10 +28,10 @@ format: .venv/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Written from the definitions that check a config: the schema for editors, and the table in README.md.
+# Written from the definitions that check a config: the schema for editors, and the table in docs/config.md.
 docs: .venv/.installed
 	$(BIN)/python train.py --schema
-	$(BIN)/python -m utils.config_docs README.md
+	$(BIN)/python -m parse_config.reference docs/config.md
 
 # Measures this project beside others and writes BENCHMARKS.md. The others stay out of .venv, which start-up is measured in.
 bench: .venv/.installed .venv-bench/.installed

@@ -45,6 +45,10 @@ class BaseDataLoader(DataLoader[Any]):
     open arguments, such as a `source` of "auto", resolved to it leaves in `resolved_args`, which go into the config of
     the run. It may have a method `facts() -> dict`: values such as class counts, given to the models, losses and
     metrics that take an argument of that name, in training and in test.
+
+    What is held out for validation is a `validation_split` (a fraction of the samples, or a count) drawn with
+    `split_seed`; or the samples `valid_indices`, (M,) int64; or a dataset of its own, `validation_set`. Give
+    `valid_dataset`, which has the same samples as `dataset`, where `dataset` augments and validation should not.
     """
 
     num_classes: int | None = None
@@ -69,49 +73,32 @@ class BaseDataLoader(DataLoader[Any]):
         split_seed: int = 0,
         sampler: Sampler[Any] | Callable[[Tensor], Sampler[Any]] | None = None,
     ) -> None:
-        """Hold out `validation_split` (a fraction of the samples, or a count) for `split_validation`.
+        """Use the samples `indices`, (N,) int64, of `dataset`, by default all.
 
-        `indices`, (N,) int64, are the samples of `dataset` to use, by default all; `valid_indices` are those to hold
-        out, in place of a split drawn with `split_seed`. `valid_dataset` has the same samples as `dataset` and serves
-        the held-out ones; give it where `dataset` augments. `validation_set` is a dataset of its own, held out whole.
-        `sampler` draws the training samples, by their positions in the training split, (N,) int64, that the function
-        gets; with nothing held out it may be a sampler of torch's itself.
-
-        Raises ConfigError where the arguments contradict each other, or nothing is left to train on.
+        `sampler` draws the training samples, by their positions in the training split, (n,) int64, that the function
+        gets; with nothing held out it may be a sampler of torch's itself. Raises ConfigError where the arguments
+        contradict each other, or nothing is left to train on.
         """
-        if not isinstance(batch_size, int):  # not of a command that trains
-            raise ConfigError(f"{WHERE}.batch_size: {batch_size!r} is for training; give a number")
-        held_out = [bool(validation_split), valid_indices is not None, validation_set is not None]
-        if sum(held_out) > 1 or (any(held_out) and isinstance(sampler, Sampler)):
-            raise ConfigError(
-                f"{WHERE}: give one of validation_split, valid_indices and validation_set, and with one of them a "
-                f"sampler as a function of the training indices"
-            )
-        samples = torch.arange(len(dataset)) if indices is None else indices  # type: ignore[arg-type]  # no __len__
-        if valid_indices is not None:
-            train_indices = samples[~torch.isin(samples, valid_indices)]
-        else:
-            where = f"{WHERE}.validation_split"
+        _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
+        if valid_indices is None:
+            num_samples, where = _size(dataset if indices is None else indices), f"{WHERE}.validation_split"
             train_indices, valid_indices = split_indices(
-                len(samples), validation_split, where, indices=indices, seed=split_seed
+                num_samples, validation_split, where, indices=indices, seed=split_seed
             )
+        else:
+            samples = torch.arange(_size(dataset)) if indices is None else indices
+            train_indices = samples[~torch.isin(samples, valid_indices)]
         if validation_set is not None:
-            valid_dataset, valid_indices = validation_set, torch.arange(len(validation_set))  # type: ignore[arg-type]
-        self.init_kwargs = {  # the published template's, with which forks make loaders of their own
-            "dataset": dataset,
-            "batch_size": batch_size,
-            "shuffle": shuffle,
-            "collate_fn": collate_fn or default_collate,
-            "num_workers": num_workers,
-        }
+            valid_dataset, valid_indices = validation_set, torch.arange(_size(validation_set))
+        self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
         self.resolved_args: dict[str, Any] = {}
         self.after_batch: Callable[[], None] | None = None  # called when the next batch is asked for
         self.num_workers_asked = num_workers
+        self.n_samples = len(train_indices)
         self._collate = collate_fn
         self._valid = (dataset if valid_dataset is None else valid_dataset, valid_indices, batch_size)
         self._valid_loader: Any = None
         self._upcoming = (0, 1, 0)  # seed, epoch and first batch of the next iteration
-        self.n_samples = len(train_indices)
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
         DataLoader.__init__(self, **self._options(dataset, train_indices, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
@@ -264,6 +251,32 @@ class BaseDataLoader(DataLoader[Any]):
             # A generator of its own: without one, iterating draws from the global one, which the model uses too.
             "generator": torch.Generator(),
         }
+
+
+def _check_args(
+    batch_size: Any, validation_split: float, valid_indices: Tensor | None, validation_set: object, sampler: object
+) -> None:
+    """Raise ConfigError where the arguments of a loader contradict each other."""
+    if not isinstance(batch_size, int):  # not of a command that trains
+        raise ConfigError(f"{WHERE}.batch_size: {batch_size!r} is for training; give a number")
+    held_out = [bool(validation_split), valid_indices is not None, validation_set is not None]
+    if sum(held_out) > 1 or (any(held_out) and isinstance(sampler, Sampler)):
+        raise ConfigError(
+            f"{WHERE}: give one of validation_split, valid_indices and validation_set, and with one of them a "
+            f"sampler as a function of the training indices"
+        )
+
+
+def _published_kwargs(
+    dataset: Any, batch_size: int, shuffle: bool, num_workers: int, collate_fn: Any
+) -> dict[str, Any]:
+    """Return the published template's `init_kwargs`, with which forks make loaders of their own."""
+    kwargs = {"dataset": dataset, "batch_size": batch_size, "shuffle": shuffle, "num_workers": num_workers}
+    return {**kwargs, "collate_fn": collate_fn or default_collate}
+
+
+def _size(samples: Any) -> int:
+    return len(samples)  # of a Dataset, whose class does not declare it
 
 
 def _batched(dataset: Dataset[Any]) -> BatchDataset:

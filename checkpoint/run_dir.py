@@ -8,7 +8,7 @@ from typing import Any
 
 from checkpoint.file import BEST, checkpoint_files, sealed_position
 from checkpoint.writer import link
-from parse_config.config_file import read_config
+from utils.files import read_json
 from utils.position import Position
 
 logger = logging.getLogger("run")
@@ -40,7 +40,7 @@ def newest_run(experiment_dir: Path) -> Path | None:
 
 
 def _is_debugging(run_dir: Path) -> bool:
-    trainer = read_config(run_dir / "config.json").get("trainer", {})
+    trainer = read_json(run_dir / "config.json").get("trainer", {})
     return bool(trainer.get("limit_batches") or trainer.get("overfit_batches"))
 
 

@@ -36,8 +36,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         with writing_to(run_dir):
             try:
                 stack.enter_context(file_lock(run_dir / LOCK_FILE, f"pid {os.getpid()} on {socket.gethostname()}\n"))
-            except LockHeldError as held:
-                owner = held.owner or "another process"
+            except LockHeldError as owner:
                 raise RunDirError(f"{run_dir}: in use by {owner}; a run is one process") from None
             for temp in run_dir.glob(".*.tmp"):
                 temp.unlink()

@@ -11,7 +11,7 @@ from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches, spl
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
 from utils import ConfigError, DataError
-from utils.annotations import BatchSize, NonNegativeInt, PositiveFloat, Share
+from utils.annotations import BatchSize, DataPath, NumWorkers, PositiveFloat, Share
 
 FLOAT32_BYTES = 4
 
@@ -22,29 +22,29 @@ class CsvDataLoader(BaseDataLoader):
     The file is UTF-8 and has a header; `features` are its columns by name, by default all but `target`; other columns
     may hold anything. `test_split` (a fraction, or a count of rows) is held out for testing, always the same rows.
     Scaling is the model's affair (see `BaseModel.adapt`).
+
+    A table of more than `max_memory` (GiB; estimated) is converted once into a file in `cache_dir`, which is mapped
+    rather than read, and shuffled by blocks. `max_memory` is no share of the machine's memory, so that a run is the
+    same on any.
     """
 
     def __init__(
         self,
-        path: str,
+        path: DataPath,
         target: str,
         batch_size: BatchSize,
         shuffle: bool = True,
         validation_split: Share = 0.0,
-        num_workers: NonNegativeInt = 0,
+        num_workers: NumWorkers = 0,
         training: bool = True,
         *,
         features: list[str] | None = None,
         test_split: Share = 0.0,
         delimiter: str = ",",
         max_memory: PositiveFloat = 4.0,
-        cache_dir: str = "saved/.cache/",
+        cache_dir: DataPath = "saved/.cache/",
     ) -> None:
         """Load the rows of the training split, or with `training=False` of the test split.
-
-        A table of more than `max_memory` (GiB; estimated) is converted once into a file in `cache_dir`, which is mapped
-        rather than read, and shuffled by blocks. `max_memory` is no share of the machine's memory, so that a run is
-        the same on any.
 
         Raises DataError, with row and column, where the file is missing, empty, ragged, lacks a column, or holds
         something other than a finite float32 where a number belongs; ConfigError where the arguments make no sense.

@@ -17,7 +17,7 @@ from torch import Tensor
 from base import AugmentedBatches, BaseDataLoader, TensorBatches, split_indices
 from data_loader.augment import Augmentation
 from utils import ConfigError, DataError, nearest
-from utils.annotations import BatchSize, NonNegativeInt, Probability, Share
+from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, Probability, Share
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]
 Source = Literal["auto", "mnist", "digits"]
@@ -41,11 +41,11 @@ class MnistDataLoader(BaseDataLoader):
 
     def __init__(
         self,
-        data_dir: str,
+        data_dir: DataPath,
         batch_size: BatchSize,
         shuffle: bool = True,
         validation_split: Share = 0.0,
-        num_workers: NonNegativeInt = 0,
+        num_workers: NumWorkers = 0,
         training: bool = True,
         *,
         source: Source = "auto",

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +19,7 @@ from parse_config.command_line import CustomArg, add_override_flags, answer_ques
 from parse_config.layers import ConfigLayers
 from parse_config.options import Options
 from parse_config.problems import find_problems
-from parse_config.schema import Slots, config_model, fill_defaults, marked
+from parse_config.schema import Slots, config_model, fill_defaults, marked, project_slots
 from parse_config.slot import Slot
 from utils.annotations import Mark
 from utils.errors import ConfigError, writing_to
@@ -242,9 +241,3 @@ class ConfigParser:
     def log_dir(self) -> Path:
         """Where the run's TensorBoard events go: the run directory too."""
         return self._save_dir
-
-
-def project_slots() -> Slots:
-    """Return the table in the project's slots.py, which the published template's signatures do not name."""
-    slots: Slots = import_module("slots").SLOTS
-    return slots

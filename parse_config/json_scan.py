@@ -6,32 +6,30 @@ import json
 import re
 
 MAX_DEPTH = 100
-TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|//|/\*|-?Infinity|NaN|[{}\[\],:]')
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+TOKEN = re.compile(r'("(?:\\.|[^"\\\n])*")(\s*:)?|//|/\*|-?Infinity|NaN|[{}\[\]]')  # a string before a colon is a key
 
 
-def find_mistake(text: str) -> tuple[int, str] | None:
-    """Return offset and description of the first comment, NaN, Infinity, repeated key or level beyond 100, or None."""
-    keys: list[set[str] | None] = []  # the keys of each open object; None for an open array
-    last_string: tuple[str, int] | None = None
+def check_json(text: str) -> None:
+    """Raise JSONDecodeError for the first comment, NaN, Infinity, repeated key or level beyond 100."""
+    keys: list[set[str]] = []  # of each object or array that is open
     for match in TOKEN.finditer(text):
-        token, at = match.group(), match.start()
-        if token in ("//", "/*"):
-            return (at, "JSON has no comments; YAML has")
-        if token in ("NaN", "Infinity", "-Infinity"):
-            return (at, f"{token} is not a number that a config can hold")
-        if token == ":" and last_string and keys and keys[-1] is not None:
-            key, key_at = last_string
-            if _plain(key) in keys[-1]:
-                return (key_at, f"the key {key} stands twice in one object")
-            keys[-1].add(_plain(key))
+        token, problem = match.group(), None
+        if match[2] and keys:
+            key = _plain(match[1])
+            problem = f"the key {match[1]} stands twice in one object" if key in keys[-1] else None
+            keys[-1].add(key)
+        elif token in ("//", "/*"):
+            problem = "JSON has no comments; YAML has"
+        elif token.endswith(("NaN", "Infinity")):
+            problem = f"{token} is not a number that a config can hold"
         elif token in "{[":
-            keys.append(set() if token == "{" else None)
-            if len(keys) > MAX_DEPTH:
-                return (at, f"nested more than {MAX_DEPTH} levels deep")
+            keys.append(set())
+            problem = TOO_DEEP if len(keys) > MAX_DEPTH else None
         elif token in "}]" and keys:
             keys.pop()
-        last_string = (token, at) if token.startswith('"') else None
-    return None
+        if problem:
+            raise json.JSONDecodeError(problem, text, match.start())
 
 
 def _plain(key: str) -> str:

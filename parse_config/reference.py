@@ -12,8 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import pydantic
 import torch
 
-from parse_config.config_parser import project_slots
-from parse_config.schema import Slots, config_model, fields, sections
+from parse_config.schema import Slots, config_model, fields, project_slots, sections
 from parse_config.slot import Slot
 from utils.annotations import annotations_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from importlib import import_module
 from typing import Annotated, Any, get_args
 
 import pydantic
@@ -16,6 +17,12 @@ from utils.annotations import Mark, annotations_of
 from utils.errors import ConfigError
 
 Slots = Mapping[str, Slot | type[Options]]
+
+
+def project_slots() -> Slots:
+    """Return the table in the project's slots.py, which the published template's signatures do not name."""
+    slots: Slots = import_module("slots").SLOTS
+    return slots
 
 
 def config_model(slots: Slots) -> type[RunConfig]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -12,15 +12,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PATIENCE_S = 0.1  # of the library's lock: whose file is just being deleted looks as if it were held
-
 
 class LockHeldError(Exception):
-    """Another process holds the lock; `owner` is the text that it wrote into the file, perhaps empty."""
-
-    def __init__(self, path: Path, owner: str) -> None:
-        self.owner = owner
-        super().__init__(f"{path}: locked by {owner or 'another process'}")
+    """Another process holds the lock. The text is what that process wrote into the file, or "another process"."""
 
 
 @contextmanager
@@ -32,58 +26,28 @@ def file_lock(path: Path, owner: str = "", on_wait: Callable[[], object] | None 
     closing a file drops all record locks that the process has on it.
     """
     with open(path, "a+", encoding="utf-8") as file:
-        lock: _RecordLock | _LibraryLock = _RecordLock(file) if fcntl else _LibraryLock(path)
-        if not lock.acquire(should_wait=False):
+        try:
+            lock = _acquire(file, should_wait=False)
+        except (BlockingIOError, PermissionError, TimeoutError):
             if on_wait is None:
                 file.seek(0)
-                raise LockHeldError(path, file.read().strip())
+                raise LockHeldError(file.read().strip() or "another process") from None
             on_wait()
-            lock.acquire(should_wait=True)
-        try:
+            lock = _acquire(file, should_wait=True)
+        with lock:
             file.truncate(0)
             file.write(owner)
             file.flush()
             yield
-        finally:
-            lock.release()
 
 
-class _RecordLock:
-    """A POSIX record lock, not flock: data-loading workers do not inherit it, and may outlive a killed trainer."""
+def _acquire(file: TextIO, should_wait: bool) -> AbstractContextManager[object]:
+    """Return the lock, which is held until `file` is closed and the context left. Raises OSError where it is held."""
+    if fcntl:  # a record lock, not flock: data-loading workers do not inherit it, and may outlive a killed trainer
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
+        return nullcontext()
+    import filelock
 
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-
-    def acquire(self, should_wait: bool) -> bool:
-        """Return whether this process holds the lock now."""
-        try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    def release(self) -> None:
-        """Let others have the lock."""
-        fcntl.lockf(self.file, fcntl.LOCK_UN)
-
-
-class _LibraryLock:
-    """The lock of the library `filelock`, on a file beside `path`: Windows lets nobody read what is locked."""
-
-    def __init__(self, path: Path) -> None:
-        import filelock  # needed on Windows alone
-
-        self.lock = filelock.FileLock(f"{path}.held")
-        self.timeout_error = filelock.Timeout
-
-    def acquire(self, should_wait: bool) -> bool:
-        """Return whether this process holds the lock now."""
-        try:
-            self.lock.acquire(timeout=-1 if should_wait else PATIENCE_S)
-        except self.timeout_error:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Let others have the lock."""
-        self.lock.release()
+    # On a file beside it, since Windows lets nobody read what is locked; 0.1 s, since one that is just being deleted
+    # looks as if it were held.
+    return filelock.FileLock(f"{file.name}.held").acquire(timeout=-1 if should_wait else 0.1)

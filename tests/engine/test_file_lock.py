@@ -34,7 +34,7 @@ try:
         print("holds", flush=True)
         sys.stdin.read()
 except LockHeldError as error:
-    print("refused by", error.owner)
+    print("refused by", error)
 """
 
 Process = subprocess.Popen[str]

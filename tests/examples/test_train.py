@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from checkpoint.file import find_checkpoint, load_checkpoint
 from example_runs import evaluate, run_train, train
+from few_digits import NUM_IMAGES, NUM_STEPS
 from helpers import assert_equal, epochs_of, newest, records_of
 from utils import CheckpointError
 
@@ -30,29 +31,29 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "LambdaLR per step": {
         "type": "LambdaLR",
         "interval": "step",
-        "args": {"lr_lambda": {"type": "warmup_cosine", "args": {"warmup": 10, "total": 126}}},
+        "args": {"lr_lambda": {"type": "warmup_cosine", "args": {"warmup": 5, "total": 24}}},
     },
     "plateau": {"type": "ReduceLROnPlateau", "args": {"patience": 0, "threshold": 0.5}},
-    "OneCycleLR": {"type": "OneCycleLR", "interval": "step", "args": {"max_lr": 0.01, "total_steps": 126}},
-    "MultiStepLR": {"type": "MultiStepLR", "args": {"milestones": [2, 4]}},
-    "CosineAnnealingWarmRestarts": {"type": "CosineAnnealingWarmRestarts", "args": {"T_0": 2, "T_mult": 2}},
-    "CyclicLR": {"type": "CyclicLR", "interval": "step", "args": {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 9}},
+    "OneCycleLR": {"type": "OneCycleLR", "interval": "step", "args": {"max_lr": 0.01, "total_steps": 24}},
+    "MultiStepLR": {"type": "MultiStepLR", "args": {"milestones": [1, 2]}},
+    "CosineAnnealingWarmRestarts": {"type": "CosineAnnealingWarmRestarts", "args": {"T_0": 1, "T_mult": 2}},
+    "CyclicLR": {"type": "CyclicLR", "interval": "step", "args": {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 3}},
     "StepLR": {"type": "StepLR", "args": {"step_size": 2}},
-    "LinearLR": {"type": "LinearLR", "args": {"total_iters": 5}},
-    "PolynomialLR": {"type": "PolynomialLR", "interval": "step", "args": {"total_iters": 126}},
+    "LinearLR": {"type": "LinearLR", "args": {"total_iters": 2}},
+    "PolynomialLR": {"type": "PolynomialLR", "interval": "step", "args": {"total_iters": 24}},
 }
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_three_epochs_resumed_to_six_equal_six_in_one_go(config: dict[str, Any], scheduler: str) -> None:
+def test_an_epoch_resumed_to_three_equals_three_in_one_go(config: dict[str, Any], scheduler: str) -> None:
     config["lr_scheduler"] = SCHEDULERS[scheduler]
-    whole = train(config, "--set", "trainer.epochs=6")
-    part = train(config, "--set", "trainer.epochs=3")
-    resumed = run_train("-r", str(part), "--set", "trainer.epochs=6")
+    whole = train(config, "--set", "trainer.epochs=3")
+    part = train(config, "--set", "trainer.epochs=1")
+    resumed = run_train("-r", str(part), "--set", "trainer.epochs=3")
 
     assert resumed == part
     expected, got = newest(whole), newest(resumed)
-    assert expected["position"] == {"epoch": 7, "step_in_epoch": 0, "global_step": 126}
+    assert expected["position"] == {"epoch": 4, "step_in_epoch": 0, "global_step": 3 * NUM_STEPS}
     for key in STATE:
         assert_equal(expected[key], got[key], key)
     assert records_of(whole) == records_of(resumed)
@@ -61,11 +62,11 @@ def test_three_epochs_resumed_to_six_equal_six_in_one_go(config: dict[str, Any],
 
 def test_a_resumed_run_stops_early_where_the_whole_one_does(config: dict[str, Any]) -> None:
     config["optimizer"]["args"]["lr"] = 0.0  # nothing is ever better than the first epoch
-    config["trainer"] |= {"early_stop": 4, "epochs": 20}
+    config["trainer"] |= {"early_stop": 3, "epochs": 20}
     whole = train(config)
-    part = train(config, "--set", "trainer.epochs=3")
+    part = train(config, "--set", "trainer.epochs=2")
     resumed = run_train("-r", str(part), "--set", "trainer.epochs=20")
-    assert len(epochs_of(whole)) == 5
+    assert len(epochs_of(whole)) == 4
     assert epochs_of(resumed) == epochs_of(whole)
 
 
@@ -79,7 +80,7 @@ def test_early_stopping_keeps_the_best_checkpoint(config: dict[str, Any]) -> Non
 
 
 def test_going_back_to_an_earlier_checkpoint_gives_one_continuous_curve(config: dict[str, Any]) -> None:
-    run_dir = train(config, "--set", "trainer.epochs=4")
+    run_dir = train(config, "--set", "trainer.epochs=3")
     before, curves_before = records_of(run_dir), curves(run_dir)
     run_train("-r", str(run_dir / "checkpoint-epoch2.pth"))
     assert records_of(run_dir) == before
@@ -90,7 +91,7 @@ def test_fine_tuning_starts_a_new_run_from_the_weights(config: dict[str, Any]) -
     first = train(config)
     second = train(config, "-r", str(first), "--lr", "0", "--set", "trainer.epochs=1")
     assert second != first
-    assert newest(second)["position"]["global_step"] == 21
+    assert newest(second)["position"]["global_step"] == NUM_STEPS
     assert_equal(newest(first)["model"], newest(second)["model"])
 
 
@@ -104,10 +105,11 @@ def test_weights_that_do_not_fit_are_refused_and_leave_nothing(config: dict[str,
 
 def test_the_test_split_gives_the_same_numbers_whatever_the_batch_size(config: dict[str, Any]) -> None:
     run_dir = train(config)
-    results = [evaluate("-r", str(run_dir), "--bs", size) for size in ("1", "7", "64", "1000")]
+    results = [evaluate("-r", str(run_dir), "--bs", size) for size in ("1", "7", "32", "1000")]
     for result in results[1:]:
         assert result == pytest.approx(results[0], rel=1e-6)
-    assert results[0]["accuracy"] * 359 == pytest.approx(round(results[0]["accuracy"] * 359), abs=1e-4)
+    num_right = results[0]["accuracy"] * NUM_IMAGES[False]
+    assert num_right == pytest.approx(round(num_right), abs=1e-4)
 
 
 def test_the_same_config_and_seed_give_the_same_run_and_another_seed_another(config: dict[str, Any]) -> None:
@@ -118,8 +120,9 @@ def test_the_same_config_and_seed_give_the_same_run_and_another_seed_another(con
 
 
 def test_the_resolved_config_of_a_run_gives_the_same_run(config: dict[str, Any]) -> None:
-    config["data_loader"]["args"]["source"] = "digits"
+    config["data_loader"]["args"]["source"] = "auto"
     first = train(config, "--lr", "0.01")
+    assert json.loads((first / "config.json").read_text())["data_loader"]["args"]["source"] == "mnist"
     second = run_train("-c", str(first / "config.json"))
     for key in STATE:
         assert_equal(newest(first)[key], newest(second)[key], key)
@@ -129,9 +132,9 @@ def test_the_published_config_runs_unchanged(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)  # it saves under saved/ and looks for MNIST in data/; without it, digits
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    run_dir = run_train("-c", str(Path(__file__).with_name("published_config.json")), "--set", "trainer.epochs=2")
+    run_dir = run_train("-c", str(Path(__file__).with_name("published_config.json")), "--set", "trainer.epochs=1")
     assert run_dir.is_relative_to("saved/Mnist_LeNet")
-    assert len(epochs_of(run_dir)) == 2
+    assert len(epochs_of(run_dir)) == 1
     resolved = json.loads((run_dir / "config.json").read_text())
     assert resolved["data_loader"]["args"]["source"] == "digits"
     assert resolved["optimizer"]["args"]["amsgrad"] is True
@@ -150,11 +153,11 @@ def test_accumulated_microbatches_equal_one_large_batch(config: dict[str, Any]) 
 
 
 def test_epochs_of_a_given_length_cut_an_endless_stream(config: dict[str, Any]) -> None:
-    """21 steps are one pass over the data: 6 epochs of 7 steps make 2 epochs of 21, to the bit."""
+    """8 steps are one pass over the data: 4 epochs of 4 steps make 2 epochs of 8, to the bit."""
     config["lr_scheduler"] = None
     passes = newest(train(config))
-    cut = newest(train(config, "--set", "trainer.len_epoch=7", "--set", "trainer.epochs=6"))
-    assert cut["position"]["global_step"] == passes["position"]["global_step"] == 42
+    cut = newest(train(config, "--set", "trainer.len_epoch=4", "--set", "trainer.epochs=4"))
+    assert cut["position"]["global_step"] == passes["position"]["global_step"] == 2 * NUM_STEPS
     assert_equal(passes["model"], cut["model"])
 
 
@@ -165,7 +168,7 @@ def test_tensorboard_has_curves_images_and_config(config: dict[str, Any]) -> Non
     assert expected <= set(events.Tags()["scalars"])
     assert events.Tags()["images"] == ["inputs"]
     assert events.Tags()["tensors"] == ["config/text_summary"]
-    assert [event.step for event in events.Scalars("loss/valid")] == [21, 42]
+    assert [event.step for event in events.Scalars("loss/valid")] == [NUM_STEPS, 2 * NUM_STEPS]
 
 
 def test_quadratic_config_finds_the_true_coefficients(tmp_path: Path) -> None:
@@ -197,10 +200,10 @@ def test_null_turns_a_section_off(config: dict[str, Any]) -> None:
 
 def test_a_checkpoint_from_before_validation_is_older_than_one_from_after_it(config: dict[str, Any]) -> None:
     """Both are of one optimizer step, but the logs of the later one must not outlive a resume from the earlier one."""
-    run_dir = train(config, "--set", "trainer.epochs=1", "--set", "trainer.save_every_steps=21")
+    run_dir = train(config, "--set", "trainer.epochs=1", "--set", f"trainer.save_every_steps={NUM_STEPS}")
     expected = records_of(run_dir)
     positions = [load_checkpoint(run_dir / name)["position"] for name in ("previous.pth", "latest.pth")]
-    assert [position["global_step"] for position in positions] == [21, 21]
+    assert [position["global_step"] for position in positions] == [NUM_STEPS, NUM_STEPS]
     assert find_checkpoint(run_dir).name in ("latest.pth", "checkpoint-epoch1.pth", "model_best.pth")
     run_train("-r", str(run_dir / "previous.pth"))
     assert (run_dir / "latest.pth.superseded").exists()
