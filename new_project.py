@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent
 RUNS_AND_DATA = {".git", ".venv", ".venv-bench", "saved", "data"}
 # What only the examples (MNIST, CSV) are made of; the engine and its tests do without.
 EXAMPLES = (
-    *("config.json", "config.schema.json", "configs", "benchmarks", "BENCHMARKS.md", "RELIABILITY.md"),
-    *("data_loader/[!_]*", "model/model.py", "tests/[!_ce]*", "tests/examples", "docs/*.png"),
+    *("config.json", "config.schema.json", "configs", "benchmarks", "data_loader/[!_]*", "model/model.py"),
+    *("tests/examples", "tests/forks"),
 )
 CACHES = ("__pycache__", "*.egg-info", ".pytest_cache", ".ruff_cache", ".mypy_cache", "*.tmp")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 
 from base import counted
 from checkpoint.file import BEST, load_checkpoint
@@ -11,7 +12,7 @@ from checkpoint.parts import eval_weights
 from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
 from trainer.evaluation import evaluate
-from utils import ConfigError, MetricTracker, prepare_device, told_to_user
+from utils import ConfigError, MetricTracker, prepare_device, to_device, told_to_user
 from utils.weights import load_weights
 
 OPTIONS = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size")]
@@ -26,8 +27,11 @@ def main(config: ConfigParser) -> dict[str, float]:
         raise ConfigError("no checkpoint: give -r saved/NAME/RUN")
     checkpoint = load_checkpoint(path)
 
-    data_loader = config.init_obj("data_loader", training=False)
-    config.facts = checkpoint["facts"]  # what the training split said, not the test split
+    # The test split, whole and in its order, whatever the config says of training.
+    accepted = inspect.signature(config.init_ftn("data_loader").func).parameters
+    whole = {"training": False, "shuffle": False, "validation_split": 0.0}
+    data_loader = config.init_obj("data_loader", **{key: whole[key] for key in whole if key in accepted})
+    config.facts = to_device(checkpoint["facts"], device)  # of the training split, not the test split
     model = config.init_obj("arch")
     load_weights(model, eval_weights(checkpoint), str(path))
     model = model.to(device)

@@ -14,7 +14,7 @@ from preflight import choose_batch_size, rehearse
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
 from trainer import Trainer
-from utils import prepare_device, seed_everything, told_to_user
+from utils import prepare_device, seed_everything, to_device, told_to_user
 
 OPTIONS = [
     CustomArg(["--lr", "--learning_rate"], type=float, target="optimizer;args;lr"),
@@ -31,6 +31,7 @@ def build_trainer(config: ConfigParser) -> BaseTrainer:
     seed_everything(config["seed"])
     data_loader = config.init_obj("data_loader")
     valid_data_loader = data_loader.split_validation()
+    config.facts = to_device(config.facts, device)
 
     seed_everything(config["seed"])  # again: a model begins the same whatever the data drew
     model = prepare_model(config.init_obj("arch"), data_loader, config, device)

@@ -44,7 +44,9 @@ class BaseModel(nn.Module, ABC):
 
 def param_groups(model: nn.Module) -> list[Any]:
     """Return what an optimizer of `model` trains: what a BaseModel says, or every parameter that requires gradients."""
-    return model.param_groups() if isinstance(model, BaseModel) else BaseModel.param_groups(model)  # type: ignore[arg-type]
+    groups = model.param_groups() if isinstance(model, BaseModel) else BaseModel.param_groups(model)  # type: ignore[arg-type]
+    # Lists, as the groups are gone through more than once, and `parameters()` can be only once.
+    return [{**group, "params": list(group["params"])} if isinstance(group, dict) else group for group in groups]
 
 
 def prepare_model(
@@ -56,12 +58,18 @@ def prepare_model(
     """
     if isinstance(model, BaseModel) and not config.resume:
         model.adapt(data_loader)
-    if config.init_from:
+    take_weights(model, config)
+    model = model.to(device)
+    accelerate(model, config.section("trainer"))
+    return model
+
+
+def take_weights(model: nn.Module, config: ConfigParser) -> None:
+    """Load the weights that a new run begins with, once, where -c and -r name them. Raises CheckpointError."""
+    if config.init_from and not config.has_taken_weights:
+        config.has_taken_weights = True
         weights, where = eval_weights(load_checkpoint(config.init_from)), str(config.init_from)
         if config.section("trainer").init_weights == "fitting":
             config.get_logger("train").info(load_fitting_weights(model, weights, where))
         else:
             load_weights(model, weights, where)
-    model = model.to(device)
-    accelerate(model, config.section("trainer"))
-    return model

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from base.base_model import take_weights
 from base.plain_loop import PlainLoop
 from base.resume import check_exactness, parts_of, restore
 from checkpoint.environment import describe_environment
@@ -100,13 +101,19 @@ class BaseTrainer(ABC):
         """Train the epoch that the run is in, from where it is."""
         self.loop.begin_epoch()
         self._before_epoch(self.position.epoch)
-        log = self._train_epoch(self.position.epoch)
+        try:
+            log = self._train_epoch(self.position.epoch)
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):  # Ctrl-C ends spawned workers too, before the loop has looked at it
+                self._stop_if_asked()
+            raise
         self.loop.end_epoch()
         return log
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Hold the run directory with its logs and checkpoints: new or resumed, and saved when a signal ends it."""
+        take_weights(self.model, self.config)
         self.loop.attach()
         self._preflight()
         self.environment = self._environment()

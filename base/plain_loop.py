@@ -32,6 +32,7 @@ class PlainLoop:
         self._num_uncounted = 0  # optimizer steps since the position last moved
         self._has_own_count = False
         self._is_endless = False
+        self._is_attached = False
 
     @property
     def is_followed(self) -> bool:
@@ -40,7 +41,15 @@ class PlainLoop:
 
     def attach(self) -> None:
         """Adopt plain DataLoaders, shorten loaders for debugging, and count the steps of the first optimizer."""
-        trainer, options = self._trainer, self._trainer.options
+        self._adopt_loaders()
+        self._shorten_loaders()
+        optimizers = [part for part in vars(self._trainer).values() if isinstance(part, torch.optim.Optimizer)]
+        if optimizers and not self._is_attached:
+            optimizers[0].register_step_post_hook(self._count_step)
+        self._is_attached = True
+
+    def _adopt_loaders(self) -> None:
+        trainer = self._trainer
         adopted: dict[int, Any] = {}
         for name, value in list(vars(trainer).items()):
             holder, key = (value, "data_loader") if isinstance(value, inf_loop) else (trainer, name)
@@ -52,14 +61,16 @@ class PlainLoop:
                 value.seed, value.before_batch = trainer.config["seed"], trainer._stop_if_asked
         source = vars(trainer).get("data_loader")
         self.loader = source.data_loader if isinstance(source, inf_loop) else source
+
+    def _shorten_loaders(self) -> None:
+        trainer, options = self._trainer, self._trainer.options
         if self.is_followed and options.overfit_batches:
             trainer.valid_data_loader = self.loader.overfit(options.overfit_batches)  # type: ignore[attr-defined]
-        for loader in (self.loader, vars(trainer).get("valid_data_loader")):
+        num_per_step = options.grad_accum_steps
+        for loader, factor in ((self.loader, num_per_step), (vars(trainer).get("valid_data_loader"), 1)):
             if isinstance(loader, DataLoader) and isinstance(loader.batch_sampler, EpochBatchSampler):
-                loader.batch_sampler.max_batches = options.limit_batches
-        optimizers = [part for part in vars(trainer).values() if isinstance(part, torch.optim.Optimizer)]
-        for optimizer in optimizers[:1]:
-            optimizer.register_step_post_hook(self._count_step)
+                limit = options.limit_batches
+                loader.batch_sampler.max_batches = limit * factor if limit else None
 
     def begin_epoch(self) -> None:
         """Let the loader begin where the run is."""

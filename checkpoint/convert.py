@@ -6,104 +6,64 @@ python -m checkpoint.convert --trust OLD.pth NEW.pth
 from __future__ import annotations
 
 import argparse
+import codecs
 import io
+import json
 import math
 import pickle
-import re
 import sys
-import types
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from checkpoint.file import LEGACY, MAX_VALUES, count_values, sealed_position, serialise, stored_pickle
+from checkpoint.file import serialise
 from utils.errors import CheckpointError, told_to_user, writing_to
 from utils.files import write_atomic
 
 PREFIX = "module."  # of every name in the weights of a model that was wrapped in DataParallel
-
-
-class Inert:
-    """Replaces every class and function that an old checkpoint names, so that none is imported or called.
-
-    `state` is what the attributes of the pickled object were.
-    """
-
-    state: Any = None
-    dump_patches = False  # torch's reader of the legacy format looks at it
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take the arguments of whatever was to be called, and do nothing."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Take an item of a pickled subclass of dict, and do nothing."""
-
-    def append(self, value: Any) -> None:
-        """Take an item of a pickled subclass of list, and do nothing."""
-
-
-class NumpyDtype:
-    """Replaces a pickled numpy.dtype: the code of its kind and size, as in "f8", and the order of its bytes."""
-
-    def __init__(self, code: str, *flags: Any) -> None:
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1]
-
-
-def _numpy_scalar(dtype: NumpyDtype, data: bytes) -> Any:
-    """Return a pickled NumPy number as Python's, an `Inert` for other scalars; raise ValueError for malformed ones."""
-    code = f"{dtype.order}{dtype.code}"
-    is_number = re.fullmatch(r"[<>=|](f[248]|[iu][1248]|b1)", code)
-    return np.frombuffer(data, code)[0].item() if is_number else Inert()
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Return `text` as bytes; pickles of protocol 2 hold bytes as text in latin1."""
-    return text.encode("latin1")
-
-
-# Everything that an old checkpoint can call. Storages are torch's own affair: it never looks them up here.
+NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 CALLABLE = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("_codecs", "encode"): _latin1,
-    ("numpy", "dtype"): NumpyDtype,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
+    ("_codecs", "encode"): codecs.encode,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "scalar"): NUMPY_SCALAR,
+    ("numpy._core.multiarray", "scalar"): NUMPY_SCALAR,
 }
+"""Everything that an old checkpoint can call. Storages are torch's own affair: it never looks them up here."""
 
 
-class InertUnpickler(pickle._Unpickler):
-    """Reads tensors and plain data; of all else it makes an `Inert`.
+class Inert(dict[Any, Any]):
+    """Replaces every other class and function that an old checkpoint names, so that none is imported or called."""
 
-    Not the unpickler in C, and no bytearrays: either allocates the gigabytes that a damaged pickle may ask for.
-    """
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take the arguments of whatever was to be called, and do nothing."""
 
-    dispatch: ClassVar = {op: load for op, load in pickle._Unpickler.dispatch.items() if op != pickle.BYTEARRAY8[0]}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what a name in the pickle is to mean here; nothing is imported."""
-        return CALLABLE.get((module, name), Inert)
+    def __setstate__(self, state: Any) -> None:
+        vars(self).update(state if isinstance(state, dict) else {})
 
 
-def _inert_load(file: Any, **options: Any) -> Any:
-    return InertUnpickler(file, **options).load()
+class InertPickle:
+    """What torch.load needs of a module for pickles: one that reads tensors, plain data and `Inert`."""
 
+    class Unpickler(pickle.Unpickler):
+        """Imports nothing."""
 
-INERT_PICKLE = types.SimpleNamespace(__name__="inert_pickle", Unpickler=InertUnpickler, load=_inert_load)
+        def find_class(self, module: str, name: str) -> Any:
+            """Return what a name in the pickle means here."""
+            return CALLABLE.get((module, name), Inert)
+
+    @classmethod
+    def load(cls, file: Any, **options: Any) -> Any:
+        """Return the next object in `file`."""
+        return cls.Unpickler(file, **options).load()
 
 
 def convert(old: Path, new: Path) -> str:
@@ -115,18 +75,18 @@ def convert(old: Path, new: Path) -> str:
     """
     if new.exists() or new.is_symlink():
         raise CheckpointError(f"{new}: is there already; nothing is overwritten")
-    content = _unpickle(_read(old), old)
-    weights = _weights(content, old)
-    info = content if "state_dict" in content else {}
+    content = _load(old)
+    info = content if isinstance(content, dict) and "state_dict" in content else {}
+    weights = _weights(info.get("state_dict", content), old)
     epoch, best = info.get("epoch"), info.get("monitor_best")
     epoch = epoch if isinstance(epoch, int) and 0 <= epoch < 10**9 else 0
-    best = best if isinstance(best, int | float) and abs(best) < 1e300 else None  # no NaN either
+    best = float(best) if isinstance(best, float | np.floating) and math.isfinite(best) else None
     state = {
         "position": {"epoch": epoch + 1, "step_in_epoch": 0, "global_step": 0},
         "epoch": epoch,
         "model": weights,
-        "log": {} if best is None else {"monitor_best": float(best)},
-        "config": _config(info, old),
+        "log": {} if best is None else {"monitor_best": best},
+        "config": _config(info.get("config")),
         "facts": {},
         "environment": {"converted_from": "the published template" if "arch" in info else "weights"},
     }
@@ -140,77 +100,33 @@ def convert(old: Path, new: Path) -> str:
     )
 
 
-def _read(old: Path) -> bytes:
-    """Return the bytes of `old`, a file of torch.save that no seal makes one of ours. Raises CheckpointError."""
-    try:
-        data = old.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{old}: cannot be read: {error.strerror}") from None
-    if sealed_position(old) != (math.inf, math.inf):
-        raise CheckpointError(f"{old}: is a checkpoint of this project already")
-    if b"constants.pkl" in data:  # torch.load would hand that to a reader that is not ours
-        raise CheckpointError(f"{old}: a model of torch.jit, not a checkpoint")
-    if not data.startswith(LEGACY):
-        stored_pickle(data, old)
-        _check_sums(data, old)
-    return data
-
-
-def _check_sums(data: bytes, old: Path) -> None:
-    """Raise CheckpointError where a checksum in a zip does not fit; torch.load looks at none."""
-    try:
-        damaged = zipfile.ZipFile(io.BytesIO(data)).testzip()
-    except Exception as error:  # whatever a damaged zip makes zipfile raise
-        raise CheckpointError(f"{old}: damaged: {str(error) or type(error).__name__}") from None
-    if damaged:
-        raise CheckpointError(f"{old}: damaged: the checksum of {damaged!r:.80} does not fit")
-
-
-def _unpickle(data: bytes, old: Path) -> Any:
+def _load(old: Path) -> Any:
     """Return the content of a file of torch.save with an `Inert` for every object in it. Raises CheckpointError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the age of the format
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=INERT_PICKLE)
+            file = io.BytesIO(old.read_bytes())
+            return torch.load(file, map_location="cpu", weights_only=False, pickle_module=InertPickle)
     except Exception as error:  # whatever a damaged or crafted pickle makes torch raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(f"{old}: cannot be read: {reason:.200}") from None
 
 
-def _weights(content: Any, old: Path) -> dict[str, torch.Tensor]:
+def _weights(weights: Any, old: Path) -> dict[str, torch.Tensor]:
     """Return the tensors by name, without DataParallel's prefix. Raises CheckpointError where there are none."""
-    weights = content.get("state_dict", content) if isinstance(content, dict) else content
-    if isinstance(weights, Inert):
-        raise CheckpointError(f"{old}: a whole object, not weights; save its state_dict() where its class is")
-    if not isinstance(weights, dict) or not weights:
-        raise CheckpointError(f"{old}: no weights in it")
-    for name, value in weights.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{old}: neither weights nor a checkpoint with state_dict: {name!r:.60} is no tensor")
-    is_wrapped = all(name.startswith(PREFIX) for name in weights)
-    return {name.removeprefix(PREFIX) if is_wrapped else name: value.detach() for name, value in weights.items()}
+    tensors = weights.items() if isinstance(weights, dict) else ()
+    if not tensors or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors):
+        hint = "of a whole model, save its state_dict() where its class is"
+        raise CheckpointError(f"{old}: neither a checkpoint with a state_dict of tensors nor weights; {hint}")
+    prefix = PREFIX if all(name.startswith(PREFIX) for name in weights) else ""
+    return {name.removeprefix(prefix): value.detach() for name, value in tensors}
 
 
-def _config(info: dict[str, Any], old: Path) -> dict[str, Any]:
+def _config(config: Any) -> dict[str, Any]:
     """Return the config as plain dicts, {} where there is none: the old checkpoint holds its ConfigParser."""
-    config = info.get("config")
-    if isinstance(config, Inert) and isinstance(config.state, dict):
-        config = config.state.get("_config", config.state.get("config"))  # its name changed in 2019
-    if count_values(config) > MAX_VALUES:
-        raise CheckpointError(f"{old}: its config has more than {MAX_VALUES:,} values")
-    try:
-        return _plain(config) if isinstance(config, dict) else {}
-    except RecursionError:
-        raise CheckpointError(f"{old}: its config is nested too deeply") from None
-
-
-def _plain(value: Any) -> Any:
-    """Return nested dicts, lists and plain values; None for anything else, such as a path."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | None) else None
+    if isinstance(config, Inert):
+        config = vars(config).get("_config", vars(config).get("config"))  # its name changed in 2019
+    return json.loads(json.dumps(config, default=lambda value: None)) if isinstance(config, dict) else {}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

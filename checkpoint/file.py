@@ -13,15 +13,10 @@ import logging
 import math
 import pickletools
 import re
-import shlex
 import struct
 import zipfile
-from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -37,15 +32,10 @@ GLOBALS = re.compile(
     r"collections (OrderedDict|Counter)|builtins set|torch \w+Storage|torch\._utils _rebuild_tensor_v2"
 )
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how a file of torch < 1.6 begins: a pickled magic number
-MAX_SCANNED = 16_000_000  # bytes, and
-MAX_WORDS = 100_000  # words, that are looked at of a pickle without a seal
+HINT = "; one of the published template, or weights alone, is converted by: python -m checkpoint.convert --trust OLD NEW"
 BEST, LATEST, PREVIOUS = "model_best.pth", "latest.pth", "previous.pth"
 
 logger = logging.getLogger("checkpoint")
-
-
-class OtherFormatError(CheckpointError):
-    """The file is whole, but of the published template or of weights alone; `checkpoint.convert` takes it."""
 
 
 def serialise(state: dict[str, Any]) -> bytes:
@@ -58,12 +48,11 @@ def serialise(state: dict[str, Any]) -> bytes:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return what was saved to `path`, on the CPU.
 
-    Raises CheckpointError where the file is missing, damaged, of another format, or not plain data, and then with the
-    command that converts it where one does. The checksum and the sizes are checked before anything is parsed, and
-    nothing that is parsed can run code.
+    Raises CheckpointError where the file is missing, damaged, of another format, or not plain data. The checksum and
+    the sizes are checked before anything is parsed, and nothing that is parsed can run code.
     """
     data = _unseal(path)
-    _check_globals(stored_pickle(data, path), path)
+    _check_globals(_stored_pickle(data, path), path)
     try:
         # weights_only=True is said here, not left to the default, which an environment variable can turn off.
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -85,52 +74,27 @@ def checkpoint_files(run_dir: Path) -> list[Path]:
 def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
     """Return the checkpoint to use: `path` itself, or in a run directory `prefer` or else the newest whole one.
 
-    Damaged files are skipped with a warning. Raises CheckpointError where nothing usable is there, and where it is of
-    another format with the command that converts it.
+    Damaged files are skipped with a warning. Raises CheckpointError where nothing usable is there.
     """
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
     if path.is_file():
-        refuse_other_format(path)  # now, since the next thing to be read is the config beside it
+        _unseal(path)  # now, since the next thing to be read is the config beside it
         return path
     order = {file: (file.name == prefer, sealed_position(file), _epoch(file) or 0) for file in checkpoint_files(path)}
-    whole, errors = _first_whole(sorted(order, key=order.__getitem__, reverse=True))
-    other_format = next((error for error in errors if isinstance(error, OtherFormatError)), None)
-    if other_format and whole is None:
-        raise other_format
-    for error in errors:
-        logger.warning(f"skipped: {error}")
-    if whole is not None:
-        return whole
-    what = f"none of its {len(order)} checkpoints is whole" if order else "there is no checkpoint in it"
-    raise CheckpointError(f"{path}: {what}")
-
-
-def _first_whole(files: list[Path]) -> tuple[Path | None, list[CheckpointError]]:
-    """Return the first whole checkpoint of `files`, and what is wrong with those before it."""
     errors: list[CheckpointError] = []
-    for file in files:
+    for file in sorted(order, key=order.__getitem__, reverse=True):
         try:
             _unseal(file)
-            return file, errors
         except CheckpointError as error:
             errors.append(error)
-    return None, errors
-
-
-def refuse_other_format(path: Path) -> None:
-    """Raise OtherFormatError, with the command to convert it, where `path` is what `checkpoint.convert` takes.
-
-    Nothing is unpickled: the words in its pickle say what the file is.
-    """
-    with suppress(OSError):  # told by whoever reads the file
-        if sealed_position(path) == (math.inf, math.inf):
-            with open(path, "rb") as file:
-                what = _other_format(file)
-            if what:
-                command = f"python -m checkpoint.convert --trust {shlex.quote(str(path))} converted.pth"
-                raise OtherFormatError(f"{path}: {what}; to convert: {command}")
+        else:
+            for error in errors:
+                logger.warning(f"skipped: {error}")
+            return file
+    what = f"none of its {len(order)} checkpoints is whole: {errors[0]}" if errors else "there is no checkpoint in it"
+    raise CheckpointError(f"{path}: {what}")
 
 
 def _seal(body: bytes, epoch: int, step: int) -> bytes:
@@ -150,8 +114,8 @@ def _unseal(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     seal = SEAL.fullmatch(data[-SEAL_BYTES:])
     if seal is None:
-        refuse_other_format(path)
-        raise CheckpointError(f"{path}: damaged or not a checkpoint of this project: no checksum at its end")
+        may_be_other = data.startswith((b"PK", LEGACY)) and (b"state_dict" in data or b"environment" not in data)
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of this project{HINT if may_be_other else ''}")
     digest = hashlib.sha256(memoryview(data)[:-SEAL_BYTES])
     digest.update(seal.group(2))
     if digest.hexdigest().encode() != seal.group(1):
@@ -170,7 +134,7 @@ def sealed_position(path: Path) -> tuple[float, float]:
     return (int(seal.group(3)), int(seal.group(4))) if seal else (math.inf, math.inf)
 
 
-def stored_pickle(data: bytes, path: Path) -> bytes:
+def _stored_pickle(data: bytes, path: Path) -> bytes:
     """Return the pickle in a zip of torch.save; refuse what could fill the memory: compressed entries, false sizes.
 
     Raises CheckpointError, which begins with `path`.
@@ -180,15 +144,13 @@ def stored_pickle(data: bytes, path: Path) -> bytes:
         entries = archive.infolist()
         pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise CheckpointError(f"{path}: refused: compressed entries")
+            raise ValueError("compressed entries")
         if sum(entry.file_size for entry in entries) > len(data):
-            raise CheckpointError(f"{path}: refused: its entries overlap")
+            raise ValueError("its entries overlap")
         if len(pickles) != 1:
-            raise CheckpointError(f"{path}: refused: not what torch.save writes")
+            raise ValueError("not what torch.save writes")
         return archive.read(pickles[0])
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever a damaged zip makes zipfile raise
+    except Exception as error:  # ours, and whatever a damaged zip makes zipfile raise
         raise CheckpointError(f"{path}: refused: {str(error) or type(error).__name__}") from None
 
 
@@ -201,37 +163,6 @@ def _check_globals(pickled: bytes, path: Path) -> None:
     strange = sorted(name for name in named if not GLOBALS.fullmatch(name))
     if strange:
         raise CheckpointError(f"{path}: refused: it is not plain data (it names {strange[0]})")
-
-
-def _other_format(file: BinaryIO) -> str | None:
-    """Return what a file without a seal is, where `checkpoint.convert` takes it."""
-    words = list(islice(_words(file), MAX_WORDS))
-    if "state_dict" in words and words[0] != "format":  # a damaged checkpoint of ours begins with that
-        if "arch" in words or "monitor_best" in words:
-            return "a checkpoint of the published template"
-        return "a checkpoint of another project"
-    if words[:2] == ["collections", "OrderedDict"]:
-        del words[:2]
-    is_tensor_first = len(words) > 2 and words[1] == "torch._utils" and words[2].startswith("_rebuild_")
-    return "weights alone, as torch.save(model.state_dict()) writes them" if is_tensor_first else None
-
-
-def _words(file: BinaryIO) -> Iterator[str]:
-    """Yield the strings, modules and names in the pickle of a file of torch.save, until it ends or makes no sense."""
-    with suppress(Exception):  # a file that is none can be wrong in any way
-        if file.read(len(LEGACY)) == LEGACY:
-            pickled = io.BytesIO(file.read(MAX_SCANNED))
-            for _ in range(2):  # the version of the protocol, and the machine
-                deque(pickletools.genops(pickled), maxlen=0)
-        else:
-            archive = zipfile.ZipFile(file)
-            (entry,) = (entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl"))
-            if entry.compress_type != zipfile.ZIP_STORED:
-                return
-            pickled = io.BytesIO(archive.open(entry).read(MAX_SCANNED))
-        for op, value, _ in pickletools.genops(pickled):
-            if isinstance(value, str):
-                yield from value.split(" ") if op.name == "GLOBAL" else [value]
 
 
 def count_values(state: Any) -> int:

@@ -81,7 +81,10 @@ class Builder:
     def _try_schedule(self) -> None:
         if "optimizer" not in self.config:  # a project with optimizers by other names
             return
-        optimizer = self.build("optimizer", None, params=[torch.nn.Parameter(torch.zeros(2, 2))])
+        args = (self.config.get("lr_scheduler") or {}).get("args", {})
+        num_groups = max([1, *(len(value) for value in args.values() if isinstance(value, list))])  # one value for each
+        stand_ins = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))]} for _ in range(num_groups)]
+        optimizer = self.build("optimizer", None, params=stand_ins)
         scheduler = self.build("lr_scheduler", None, optimizer=optimizer)
         is_per_epoch = scheduler and self.config["lr_scheduler"].get("interval", "epoch") == "epoch"
         last = min(self.config["trainer"]["epochs"], MAX_TRIED_EPOCHS) if is_per_epoch else 0
@@ -113,7 +116,7 @@ class Builder:
                     f"{path}.args.{arg}: missing; {found.__name__} needs it, {offered}" for arg in missing
                 )
         if inspect.isclass(found) or (isinstance(slot, Slot) and slot.factories):
-            built = _construct(path, found, *args, **config_args, **kwargs)
+            built = _construct(path, found, *args, **{**config_args, **kwargs})
         elif name == "metrics" or config_args:
             built = update_wrapper(partial(found, **config_args), found)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        config = _parse_yaml(text) if path.suffix in (".yaml", ".yml") else parse_json(text)
+        config = _tree(yaml.load(text, _YamlLoader)) if path.suffix in (".yaml", ".yml") else parse_json(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
+        mark, problem = error.problem_mark, ", ".join(filter(None, (error.context, error.problem)))
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = ", ".join(filter(None, (error.context, error.problem)))
         raise ConfigError(f"{where}: not valid YAML: {problem}") from None
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -52,13 +50,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def parse_json(text: str) -> Any:
     """Return the JSON value in `text`. Raises JSONDecodeError, or ValueError for 1e999."""
     check_json(text)
-    return json.loads(text, parse_float=_parse_finite)
+    return _tree(json.loads(text))
 
 
-def _parse_finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f"{text} is beyond what a float holds")
-    return float(text)
+def _tree(value: Any) -> Any:
+    """Return a copy whose parts share nothing. Raises ValueError for infinity and NaN, TypeError for such as bytes."""
+    return json.loads(json.dumps(value, allow_nan=False))
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -71,7 +68,7 @@ class _YamlLoader(yaml.SafeLoader):
             if node is not None:
                 _measure(node, {})
         except RecursionError:
-            raise _mistake(TOO_DEEP, self.get_mark()) from None
+            raise yaml.MarkedYAMLError(None, None, TOO_DEEP, self.get_mark()) from None
         return node
 
 
@@ -91,14 +88,13 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
         for child in children:
             child_size, child_depth = _measure(child, known)
             size, depth = size + child_size, max(depth, child_depth + 1)
-        if size > MAX_NODES:
-            raise _mistake(f"with its aliases expanded, more than {MAX_NODES:,} values", node.start_mark)
-        if depth > MAX_DEPTH:
-            raise _mistake(TOO_DEEP, node.start_mark)
+        if size > MAX_NODES or depth > MAX_DEPTH:
+            problem = TOO_DEEP if depth > MAX_DEPTH else f"more than {MAX_NODES:,} values with its aliases expanded"
+            raise yaml.MarkedYAMLError(None, None, problem, node.start_mark)
         known[node] = size, depth
     measure = known[node]
     if measure is None:
-        raise _mistake("an alias stands inside what it names", node.start_mark)
+        raise yaml.MarkedYAMLError(None, None, "an alias stands inside what it names", node.start_mark)
     return measure
 
 
@@ -106,14 +102,10 @@ def _check_keys(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-            raise _mistake(f"the key {key.value!s:.40} is no string", key.start_mark)
+            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!s:.40} is no string", key.start_mark)
         if key.value in seen:
-            raise _mistake(f"the key {key.value!r} stands twice", key.start_mark)
+            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
         seen.add(key.value)
-
-
-def _mistake(problem: str, mark: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 # PyYAML resolves plain scalars as in YAML 1.1; these are those of YAML 1.2's core schema (section 10.3.2).
@@ -129,8 +121,3 @@ for _tag, _pattern, _first in (
     _YamlLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 _YamlLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 _YamlLoader.add_constructor("tag:yaml.org,2002:merge", lambda loader, node: node.value)  # as a value it is text
-
-
-def _parse_yaml(text: str) -> Any:
-    config = yaml.load(text, _YamlLoader)
-    return json.loads(json.dumps(config, allow_nan=False))  # a tree; ValueError for .nan and .inf, TypeError for bytes

@@ -61,6 +61,7 @@ class ConfigParser:
         self.slots = project_slots() if slots is None else slots
         self.resume = Path(resume) if resume else None
         self.init_from = Path(init_from) if init_from else None
+        self.has_taken_weights = False  # those of `init_from`
         self.allow_inexact = allow_inexact
         self.is_rehearsal = is_rehearsal
         self.layers = config if isinstance(config, ConfigLayers) else ConfigLayers(config)

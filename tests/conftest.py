@@ -11,6 +11,11 @@ from helpers import ROOT
 from logger import close_logging
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name a mark for what runs the tests, or a whole project, in another directory."""
+    config.addinivalue_line("markers", "e2e: runs a whole project of its own")
+
+
 @pytest.fixture(autouse=True)
 def _clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run from the project's root, as users do, with one thread, and leave no log handler behind."""

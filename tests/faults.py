@@ -23,7 +23,8 @@ from helpers import ROOT, assert_equal, newest, records_of
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOAD = ("preflight", "torch._dynamo", "sklearn.datasets")  # what takes long to import
+PRELOAD = ["preflight", "torch._dynamo", "sklearn.datasets"]  # what takes long to import
+CONTEXT.set_forkserver_preload(PRELOAD)
 MAY_DIFFER = {"config", "log", "logs"}  # of two checkpoints of equal runs: paths, and what depends on the clock
 
 Process = multiprocessing.process.BaseProcess

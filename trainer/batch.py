@@ -31,6 +31,6 @@ def batch_weight(batch: Any, num_samples: int) -> float:
     """Return what the loss of a batch counts in a mean over several: the number of samples it was drawn from.
 
     It is asked before any microbatch of a step is computed. Return something else where the loss is a mean over
-    something else, such as the tokens that are not masked.
+    something else, such as the tokens that are not masked. Metrics that are functions stay weighted by samples.
     """
     return num_samples

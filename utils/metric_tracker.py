@@ -15,6 +15,7 @@ from utils.nested import map_tensors, tensors_of
 
 MAX_PENDING = 64  # updates
 MAX_PENDING_BYTES = 4 << 20
+MAX_DIMS = 3  # of a function's value
 
 Metric = Callable[[Any, Any], Any]
 """`(outputs, targets) -> mean over the batch`, or a torchmetrics Metric; either has a `__name__`."""
@@ -170,8 +171,8 @@ class MetricTracker:
         self._catch_up()
         for key, count in self._counts.items():
             total = state["totals"][key].to(self._totals[key])
-            if total.ndim > (key in self._functions):
-                raise ValueError(f"{key} is {list(total.shape)}, which is no metric of this run")
+            if total.ndim > (MAX_DIMS if key in self._functions else 0):
+                raise ValueError(f"{key} is {list(total.shape)}, not a value of this run")
             self._totals[key] = total
             count.copy_(state["counts"][key])
         for key, saved in state["modules"].items():

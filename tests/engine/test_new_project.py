@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-
 from helpers import ROOT, run_script
+
+import new_project
 from new_project import create
 from utils import ConfigError
 
+THIS_CHECKOUT = {".git", ".venv", ".venv-bench", "saved", "data"}
+ENGINE = {"base", "checkpoint", "logger", "parse_config", "preflight", "speed", "utils", "tests"}
+SCAFFOLD = {"train.py", "test.py", "slots.py", "data_loader", "model", "trainer", "pyproject.toml", "new_project.py"}
 
-def test_the_copy_trains_and_has_nothing_of_this_checkout(tmp_path: Path) -> None:
-    path = create(tmp_path / "my-project")
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_the_copy_has_the_engine_and_nothing_of_this_checkout(is_empty: bool, tmp_path: Path) -> None:
+    path = create(tmp_path / "my-project", is_empty)
     names = {entry.name for entry in path.iterdir()}
-    assert {"train.py", "Makefile", "tests", "base", ".gitignore"} <= names
-    assert not names & {".git", ".venv", ".venv-bench", "saved", "data"}
+    assert ENGINE | SCAFFOLD | {".gitignore"} <= names
+    assert not names & THIS_CHECKOUT
+    assert not list(path.rglob("__pycache__"))
+    for room in ENGINE - {"tests"}:
+        for file in (ROOT / room).glob("*.py"):
+            assert (path / room / file.name).read_bytes() == file.read_bytes()
+    assert (path / "tests" / "engine" / "toy.py").exists()
 
-    args = ["--set", "data_loader.args.source=digits", "--set", "trainer.epochs=1"]
-    result = run_script("train.py", "-c", "config.json", *args, cwd=path)
-    assert result.returncode == 0, result.stderr
-    (run_dir,) = (path / "saved" / "Mnist_LeNet").iterdir()
-    assert json.loads((run_dir / "config.json").read_text())["trainer"]["epochs"] == 1
+
+def test_an_empty_project_has_no_examples(tmp_path: Path) -> None:
+    path = create(tmp_path / "my-project", is_empty=True)
+    assert not [example for pattern in new_project.EXAMPLES for example in path.glob(pattern)]
+    assert not (path / "config.json").exists()
+    assert [file.name for file in (path / "data_loader").iterdir()] == ["__init__.py"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +57,19 @@ def test_a_bad_target_is_refused(tmp_path: Path, target: str, reason: str) -> No
     assert not (ROOT / "inside").exists()
 
 
-def test_the_command_line_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # to a program it is what a full disk is
+    try:
+        with pytest.raises(ConfigError, match=r"my-project: cannot be written: (.|\n)*File too large"):
+            create(tmp_path / "my-project")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
     result = run_script("new_project.py", str(tmp_path))
     assert result.returncode == 2
     assert result.stderr == f"{tmp_path}: exists already; name a directory that does not\n"

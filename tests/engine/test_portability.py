@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A sitecustomize.py, which Python runs before anything else, in processes that it spawns too. The standard library
@@ -58,15 +60,14 @@ START = """
 import importlib, pkgutil
 from pathlib import Path
 
-names = [module.name for module in pkgutil.walk_packages(["."])]
-assert {"train", "base", "checkpoint.writer", "logger.run_log", "preflight.rehearsal", "utils.file_lock"} <= set(names)
-for name in names:
+rooms = ["base", "checkpoint", "logger", "parse_config", "preflight", "speed", "utils"]
+names = [module.name for room in rooms for module in pkgutil.walk_packages([room], f"{room}.")]
+assert {"checkpoint.writer", "logger.run_log", "preflight.rehearsal", "utils.file_lock"} <= set(names)
+for name in ["new_project", *rooms, *names]:
     importlib.import_module(name)
 
 import torch
 from checkpoint.run_lock import locked, refuse_if_locked
-from data_loader.csv_cache import CsvSample, cached_table
-from data_loader.csv_reader import CsvReader
 from utils.device import peak_memory, physical_memory
 from utils.errors import RunDirError
 from utils.file_lock import file_lock
@@ -86,10 +87,8 @@ with locked(folder):
         raise AssertionError("locked twice")
 refuse_if_locked(folder)
 
-write_atomic(folder / "data.csv", b"a,y\\n" + b"1,2\\n" * 1000)
-reader = CsvReader(folder / "data.csv", ",")
-cached_table(reader, ["y"], CsvSample(reader.path), folder / "cache")
-assert sorted(path.name for path in folder.iterdir()) == [".lock", "cache", "data.csv", "lock"]
+write_atomic(folder / "data", b"1")
+assert sorted(path.name for path in folder.iterdir()) == [".lock", "data", "lock"]
 
 assert EXIT_CODES == {signal.SIGTERM: 143, signal.SIGINT: 130}
 with StopSignals() as signals:
@@ -100,6 +99,28 @@ print("done")
 """
 
 
+TRAIN = """
+import sys
+
+sys.path += ["tests", "tests/engine"]
+import torch
+import toy
+from toy_runs import run, train, small_config
+
+torch.set_num_threads(1)
+if __name__ == "__main__":
+    run_dir = train(small_config(folder / "saved", data_loader__args__num_workers=1))
+    run("-r", str(run_dir), "--set", "trainer.epochs=3")
+    print("done")
+"""
+
+
 def test_every_module_imports_and_what_touches_the_system_works(tmp_path: Path) -> None:
     done = run_without_posix(f"from pathlib import Path\nfolder = Path({str(tmp_path)!r})\n{START}")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_trains_and_resumes_with_a_worker_that_is_spawned(tmp_path: Path) -> None:
+    done = run_without_posix(f"from pathlib import Path\nfolder = Path({str(tmp_path)!r})\n{TRAIN}")
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["done"]), done.stderr

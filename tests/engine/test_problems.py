@@ -1,72 +1,126 @@
-"""A config cannot be wrong without being told, nor from a stranger do harm."""
+"""A config cannot be wrong without a message, nor harm whoever runs it if it comes from a stranger."""
 
 from __future__ import annotations
 
 import json
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import torch
 import yaml
 
-from example_runs import run_train, train
-from helpers import ROOT
+import toy
+from helpers import write_given
 from mutations import Mutant, mutants
-from parse_config import ConfigParser
-from parse_config.config_file import read_config
-from parse_config.reference import json_schema, with_reference
-from slots import SLOTS
-from train import parse_args
+from parse_config import Slot
+from parse_config.reference import json_schema, reference_table, with_reference
+from toy_runs import parsed, run, small_config, train
 from utils import ConfigError, told_to_user
 
 # ruff: noqa: SIM905  # words, not lists of quoted words
-SHIPPED = sorted([ROOT / "config.json", *(ROOT / "configs").iterdir(), ROOT / "tests" / "published_config.json"])
+RICH = small_config(Path("saved")) | {
+    "loss": {"type": "CrossEntropyLoss", "args": {"label_smoothing": 0.1}},
+    "metrics": ["accuracy", {"type": "top_k", "args": {"k": 3}}],
+    "teacher": {"type": "narrow_net", "args": {"width": 3}, "weight": 0.1},
+    "curriculum": {"first_epoch": 2, "note": "why"},
+    "lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "inverse_decay", "args": {"rate": 0.5}}}},
+}
+RICH["trainer"] = RICH["trainer"] | {"precision": "bf16", "ema_decay": 0.9, "stretch": 2.0, "loop": "plain"}
+FOR_THE_CHECK = {"monitor", "lr_lambda"}  # what a schema cannot tell
+MUTANTS = [mutant for config in (toy.CONFIG, RICH) for mutant in mutants(config, random.Random(0))]
 
 
-def content_of(path: Path) -> dict[str, Any]:
-    """Return the config in `path` without what is for editors."""
-    return {key: value for key, value in read_config(path).items() if key != "$schema"}
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    """Return the toy's config."""
+    return small_config(tmp_path / "saved")
 
 
-MUTANTS = [mutant for path in SHIPPED for mutant in mutants(content_of(path), random.Random(path.name))]
+def problems(config: dict[str, Any]) -> list[str]:
+    """Return what is wrong with `config`."""
+    with pytest.raises(ConfigError) as caught:
+        parsed(config)
+    return caught.value.problems
 
 
-def test_there_are_two_hundred_mutants_of_every_kind() -> None:
-    assert len(MUTANTS) >= 200
+@cache
+def validator() -> jsonschema.Draft202012Validator:
+    """Return what checks a config by the toy's schema."""
+    return jsonschema.Draft202012Validator(json_schema(toy.SLOTS))
+
+
+def test_there_are_a_hundred_mutants_of_every_kind() -> None:
+    assert len(MUTANTS) >= 100
     kinds = {mutant.kind for mutant in MUTANTS}
     assert kinds == {"misspelt key", "misspelt type", "wrong type", "missing", "out of range", "extra", "nested"}
 
 
-@pytest.mark.parametrize("suffix", [".json", ".yaml"])
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.kind} {mutant.path}")
-def test_every_mutant_is_told_with_its_path_and_the_right_name(
+@pytest.mark.parametrize(
+    ("mutant", "suffix"),
+    [(mutant, (".json", ".yaml")[i % 2]) for i, mutant in enumerate(MUTANTS)],
+    ids=[f"{i} {mutant.kind} {mutant.path}" for i, mutant in enumerate(MUTANTS)],
+)
+def test_every_mutant_is_reported_with_its_path_and_the_right_name(
     mutant: Mutant, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     dump = json.dumps if suffix == ".json" else yaml.safe_dump
     Path(f"wrong{suffix}").write_text(dump(mutant.config))
     with pytest.raises(SystemExit) as caught, told_to_user():
-        run_train("-c", f"wrong{suffix}")
+        run("-c", f"wrong{suffix}")
     lines = capsys.readouterr().err.splitlines()
     assert caught.value.code == 2
     assert [line for line in lines if not line.startswith(f"wrong{suffix}: ")] == []
-    told = [line for line in lines if line.startswith(f"wrong{suffix}: {mutant.path}: ")]
-    assert told, lines
+    found = [line for line in lines if line.startswith(f"wrong{suffix}: {mutant.path}: ")]
+    assert found, lines
     if mutant.meant is not None:
-        assert f"did you mean '{mutant.meant}'?" in told[0]
+        assert f"did you mean '{mutant.meant}'?" in found[0]
     assert [path.name for path in tmp_path.iterdir()] == [f"wrong{suffix}"]
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [mutant for mutant in MUTANTS if mutant.kind != "out of range" and not FOR_THE_CHECK & set(mutant.path.split("."))],
+    ids=lambda mutant: f"{mutant.kind} {mutant.path}",
+)
+def test_the_schema_refuses_what_the_check_refuses(mutant: Mutant) -> None:
+    assert not validator().is_valid(mutant.config)
+
+
+@pytest.mark.parametrize("config", [toy.CONFIG, RICH], ids=["small", "rich"])
+def test_the_schema_and_the_check_take_a_right_config(config: dict[str, Any]) -> None:
+    validator().validate(config | {"$schema": "./config.schema.json", "_comment": "mine"})
+    parsed(config)
+
+
+def test_a_config_that_extends_another_may_leave_out_what_that_has() -> None:
+    child = {"extends": "config.json", "optimizer": {"args": {"lr": 1}}, "trainer": {"early_stop": 2}}
+    assert validator().is_valid(child)
+    assert not validator().is_valid({"seed": 2})
+
+
+def test_the_reference_has_a_row_for_every_key_and_is_put_between_its_markers() -> None:
+    table = reference_table(toy.SLOTS)
+    for row in (
+        "| `name` | – | letters, digits, '.', '_', '-', at most 64: a directory under save_dir |",
+        "| `trainer.stretch` | `1.0` | factor of the loss |",
+        "| `curriculum.first_epoch` | `1` | when it begins |",
+    ):
+        assert row in table
+    text = "before\n<!-- config reference: made by make docs -->\nold\n<!-- end of config reference -->\nafter\n"
+    assert with_reference(text, toy.SLOTS) == text.replace("old\n", table)
 
 
 HOSTILE_NAMES = """
     os sys subprocess os.system logging.os.system builtins.eval eval exec __import__ open compile input getattr
     __builtins__ __class__ __init__ __dict__ __loader__ __spec__ __name__ __file__ torch torch.load torch.hub.load
     torch.save torch.ops.load_library F nn nn.Module Module Tensor BaseModel BaseDataLoader Optimizer LRScheduler
-    ConfigError partial Path gzip np pickle.loads ../../evil model.model.nn model.loss.F Callable annotations
+    ConfigError partial Path gzip np pickle.loads ../../evil toy.ToyNet toy.F Callable annotations
     Annotated lr_scheduler adam Adam.__init__ Adam.step.__globals__ swa_utils _multi_tensor _LRScheduler _Loss
-    MnistModel.__mro__ Sampler SeededSamples random_shift split_indices DataLoader
+    ToyNet.__mro__ Sampler SeededSamples split_indices DataLoader Dataset load_checkpoint load_weights _make_data
 """.split()
 HOSTILE_RUNS = r"""
     ../x ../../x /etc/x /tmp/x . .. ... a/b a\b ./a a/../b ~ ~root $HOME `id` $(id) a;b a|b a&b a>b a<b a*b a?b a[b]
@@ -80,21 +134,22 @@ def test_there_are_enough_hostile_names() -> None:
     assert len(set(HOSTILE_RUNS)) >= 40
 
 
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_hostile_type_is_found_in_no_section(name: str, config: dict[str, Any]) -> None:
-    for section, slot in SLOTS.items():
-        if section != "lr_lambda":
-            wrong = config | {section: [{"type": name}] if section == "metrics" else {"type": name}}
-            with pytest.raises(ConfigError, match=r"\.type: unknown type"):
-                ConfigParser(wrong, slots=SLOTS)
+@pytest.mark.parametrize("number", range(len(HOSTILE_NAMES)), ids=HOSTILE_NAMES)
+def test_a_hostile_type_is_found_in_no_section(number: int, config: dict[str, Any]) -> None:
+    name, slots = HOSTILE_NAMES[number], {key: slot for key, slot in toy.SLOTS.items() if isinstance(slot, Slot)}
+    for key, slot in slots.items():
         with pytest.raises(ConfigError, match="unknown type"):
-            slot.find(name, section)
+            slot.find(name, key)
+    keys = [key for key in slots if key != "lr_lambda"]
+    section = keys[number % len(keys)]
+    wrong = config | {section: [{"type": name}] if section == "metrics" else {"type": name}}
+    with pytest.raises(ConfigError, match=r"\.type: unknown type"):
+        parsed(wrong)
 
 
 @pytest.mark.parametrize("name", HOSTILE_RUNS)
 def test_a_hostile_run_name_is_refused(name: str, config: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="name: "):
-        ConfigParser(config | {"name": name}, slots=SLOTS)
+    assert problems(config | {"name": name})[0].startswith("name: ")
 
 
 def test_a_symbolic_link_in_the_place_of_an_experiment_is_not_followed(config: dict[str, Any], tmp_path: Path) -> None:
@@ -102,40 +157,13 @@ def test_a_symbolic_link_in_the_place_of_an_experiment_is_not_followed(config: d
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "saved" / config["name"]).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="symbolic link"):
-        ConfigParser(config, slots=SLOTS)
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_every_shipped_config_is_right_by_schema_and_check(path: Path) -> None:
-    jsonschema.validate(read_config(path), json_schema(SLOTS))
-    ConfigParser(content_of(path), slots=SLOTS)
-
-
-@pytest.mark.parametrize(
-    "mutant",
-    [mutant for mutant in MUTANTS if mutant.kind != "out of range" and "monitor" not in mutant.path],
-    ids=lambda mutant: f"{mutant.kind} {mutant.path}",
-)
-def test_the_schema_refuses_what_the_check_refuses(mutant: Mutant) -> None:
-    validator = jsonschema.Draft202012Validator(json_schema(SLOTS))
-    assert not validator.is_valid(mutant.config)
-
-
-def test_the_schema_and_the_reference_in_the_readme_are_current() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == with_reference(readme), "run make docs"
-    committed, made = json.loads((ROOT / "config.schema.json").read_text()), json_schema(SLOTS)
-    if committed["$comment"] != made["$comment"]:
-        pytest.skip(f"config.schema.json was {committed['$comment']}, this is torch {torch.__version__}")
-    assert committed == made, "run make docs"
+        parsed(config)
 
 
 def test_types_and_ranges_are_those_of_the_annotations(config: dict[str, Any]) -> None:
     config["optimizer"]["args"] = {"lr": "fast", "betas": [0.9], "amsgrad": 1}
     config["arch"]["args"] = {"dropout": 1.5, "num_classes": 10.5}
-    with pytest.raises(ConfigError) as caught:
-        ConfigParser(config, slots=SLOTS)
-    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+    assert [problem.split(":")[0] for problem in problems(config)] == [
         "arch.args.dropout",
         "arch.args.num_classes",
         "optimizer.args.lr",
@@ -145,24 +173,84 @@ def test_types_and_ranges_are_those_of_the_annotations(config: dict[str, Any]) -
 
 
 def test_a_list_of_numbers_is_the_tensor_that_a_loss_takes(config: dict[str, Any]) -> None:
-    weights = [float(i) for i in range(10)]
-    config["loss"] = {"type": "CrossEntropyLoss", "args": {"weight": weights}}
-    assert ConfigParser(config, slots=SLOTS).init_obj("loss").weight.tolist() == weights
+    config["loss"] = {"type": "CrossEntropyLoss", "args": {"weight": [0, 1.5, 2]}}
+    assert parsed(config).init_obj("loss").weight.tolist() == [0.0, 1.5, 2.0]
 
 
 def test_a_schedule_is_evaluated_at_its_first_and_its_last_epoch(config: dict[str, Any]) -> None:
     config["lr_scheduler"]["args"]["lr_lambda"] = "1 / (2 - epoch)"  # there are 2 epochs
     with pytest.raises(ConfigError, match=r"lr_lambda: .* at epoch = 2: "):
-        ConfigParser(config, slots=SLOTS)
+        parsed(config)
 
 
 def test_a_new_keyword_takes_a_plus_where_a_type_takes_any(config: dict[str, Any]) -> None:
     config["metrics"] = [{"type": "MeanAbsoluteError"}]
-    config["trainer"]["monitor"] = "min val_loss"
     with pytest.raises(ConfigError, match=r"metrics.0.args.sync_on_computee: unknown argument .*--set \+metrics"):
-        ConfigParser(config, modification={"metrics.0.args.sync_on_computee": False}, slots=SLOTS)
-    parsed = ConfigParser(config, modification={"+metrics.0.args.sync_on_compute": False}, slots=SLOTS)
-    assert parsed.init_obj("metrics")[0].sync_on_compute is False
+        parsed(config, metrics__0__args__sync_on_computee=False)
+    parser = parsed(config, **{"+metrics__0__args__sync_on_compute": False})
+    assert parser.init_obj("metrics")[0].sync_on_compute is False
+
+
+def test_num_classes_must_be_that_of_the_data(config: dict[str, Any]) -> None:
+    config["arch"]["args"]["num_classes"] = 2
+    config["metrics"] = [{"type": "MulticlassAccuracy", "args": {"num_classes": 4}}]
+    assert problems(config) == [
+        "arch.args.num_classes: 2, but the data of SampleLoader has 3 classes",
+        "metrics.0.args.num_classes: 4, but the data of SampleLoader has 3 classes",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": [5]},
+        {"metrics": [{"type": ["a"]}]},
+        {"metrics": {"type": "accuracy"}},
+        {"name": 5},
+        {"arch": "ToyNet"},
+        {"optimizer": []},
+        {"data_loader": None},
+        {"lr_scheduler": {"type": "LambdaLR", "interval": 5, "args": {"lr_lambda": "1"}}},
+        {"lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "inverse_decay", "args": 5}}}},
+        {"lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "inverse_decay", "extra": 5}}}},
+        {"loss": {"type": "CrossEntropyLoss", "args": {"reduction": "sum"}}},
+        {"loss": "TripletMarginLoss"},
+        {"optimizer": {"type": "LBFGS"}},
+        {"metrics": ["accuracy", {"type": "accuracy"}], "trainer": {"epochs": 1}},
+        {"metrics": [{"type": "accuracy", "name": "loss"}]},
+        {"trainer": 5},
+        {"trainer": None},
+        {"curriculum": None},
+        {"teacher": {"type": "ToyNet", "args": []}},
+    ],
+    ids=str,
+)
+def test_odd_configs_are_refused_without_a_traceback(change: dict[str, Any], config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        parsed(config | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr_lambda": {"type": "inverse_decay", "args": {"rate": 0.1}}},
+        {"optimizer": {"type": "Adam", "args": {"foreach": True, "fused": True}}},
+        {"optimizer": {"type": "Adam", "args": {"lr": [0.1]}}},
+        {"optimizer": {"type": "Adam", "args": {"lr": 10**400}}},
+        {"lr_scheduler": {"type": "StepLR", "args": {"step_size": 0}}},
+        {"lr_scheduler": {"type": "CosineAnnealingLR", "args": {"T_max": 0}}},
+        {"trainer": {"epochs": 1, "save_dir": "a\0b"}},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_values_that_only_libraries_refuse_are_reported_before_anything_happens(
+    change: dict[str, Any], config: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError):
+        parsed(config | change)
+
+
+# Configs that extend others, and overrides of whole sections.
 
 
 def write(path: Path, content: dict[str, Any]) -> Path:
@@ -170,48 +258,77 @@ def write(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
+def origins(parser: Any) -> dict[str, str]:
+    """Return by its path where each value is from, as --print-config shows it."""
+    lines = [line.rpartition("  # ") for line in parser.layers.describe()]
+    return {value.split(" = ")[0]: source for value, _, source in lines}
+
+
 def test_a_config_extends_others(config: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "base.json", config)
-    write(tmp_path / "fast.json", {"trainer": {"epochs": 1}, "metrics": ["accuracy"]})
+    write(tmp_path / "fast.json", {"trainer": {"epochs": 1}, "metrics": ["top_k"]})
     child = {"extends": ["base.json", "fast.json"], "optimizer": {"type": "SGD", "args": {"lr": 0.1}}, "seed": 3}
-    parsed = parse_args(["-c", str(write(tmp_path / "child.json", child)), "--set", "seed=4"])
-    assert parsed["optimizer"] == {"type": "SGD", "args": {"lr": 0.1}}
-    assert parsed["metrics"] == ["accuracy"]
-    assert parsed["trainer"]["epochs"] == 1
-    assert parsed["arch"] == config["arch"]
+    parser = toy.parse_args(["-c", str(write(tmp_path / "child.json", child)), "--set", "seed=4"])
+    assert parser["optimizer"] == {"type": "SGD", "args": {"lr": 0.1}}
+    assert (parser["metrics"], parser["trainer"]["epochs"], parser["arch"]) == (["top_k"], 1, config["arch"])
     assert "child.json: optimizer: is a SGD; the args of Adam are dropped" in caplog.text
-    origins = {path: Path(source).name for path, _, source in parsed.layers.origins()}
-    assert origins["arch.type"] == "base.json"
-    assert origins["trainer.epochs"] == "fast.json"
-    assert origins["optimizer.args.lr"] == "child.json"
-    assert origins["seed"] == "command line"
-    assert origins["trainer.precision"] == "default"
+    sources = {path: Path(source).name for path, source in origins(parser).items()}
+    assert sources["arch.type"] == "base.json"
+    assert sources["trainer.epochs"] == "fast.json"
+    assert sources["optimizer.args.lr"] == "child.json"
+    assert sources["seed"] == "command line"
+    assert sources["trainer.precision"] == "default"
+
+
+def test_print_config_shows_every_value_and_where_it_is_from(
+    config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_given(config)
+    with pytest.raises(SystemExit) as caught:
+        toy.parse_args(["-c", path, "--lr", "0.5", "--print-config"])
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "optimizer.args.lr = 0.5  # command line" in lines
+    assert f'arch.type = "ToyNet"  # {path}' in lines
+    assert "curriculum.first_epoch = 1  # default" in lines
 
 
 def test_a_config_that_extends_itself_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.json", {"extends": "b.json"})
     path = write(tmp_path / "b.json", {"extends": "a.json"})
     with pytest.raises(ConfigError, match="leads back to itself"):
-        parse_args(["-c", str(path)])
+        toy.parse_args(["-c", str(path)])
 
 
-def test_num_classes_must_be_that_of_the_data(config: dict[str, Any]) -> None:
-    config["arch"]["args"]["num_classes"] = 9
-    config["metrics"] = [{"type": "MulticlassAccuracy", "args": {"num_classes": 9}}]
-    with pytest.raises(ConfigError) as caught:
-        ConfigParser(config, slots=SLOTS)
-    assert caught.value.problems == [
-        "arch.args.num_classes: 9, but the data of MnistDataLoader has 10 classes",
-        "metrics.0.args.num_classes: 9, but the data of MnistDataLoader has 10 classes",
-    ]
+@pytest.mark.parametrize("extends", [5, None, {"a": 1}, ["a", 5], "a\0b"])
+def test_extends_is_a_path_or_a_list_of_paths(extends: Any, config: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="extends: "):
+        toy.parse_args(["-c", str(write(tmp_path / "c.json", config | {"extends": extends}))])
+
+
+def test_set_of_a_whole_section_comes_before_what_is_in_it(
+    config: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_given(config)
+    parser = toy.parse_args(
+        ["-c", path, "--lr", "0.5", "--set", 'optimizer={"type":"SGD"}', "--set", "loss.type=CrossEntropyLoss"]
+    )
+    assert parser["optimizer"] == {"type": "SGD", "args": {"lr": 0.5}}
+    sources = origins(parser)
+    assert sources["optimizer.type"] == sources["optimizer.args.lr"] == sources["loss.type"] == "command line"
+    toy.parse_args(["-c", path, "--set", "optimizer.type=SGD"])
+    assert "optimizer.type=SGD: the former args are dropped: {'lr': 0.01}" in caplog.text
+
+
+# What only the built objects tell.
 
 
 def test_the_steps_of_one_cycle_must_last(config: dict[str, Any]) -> None:
-    args = {"max_lr": 0.01, "total_steps": 41}
+    args = {"max_lr": 0.01, "total_steps": 11}
     config["lr_scheduler"] = {"type": "OneCycleLR", "interval": "step", "args": args}
-    with pytest.raises(ConfigError, match="total_steps: 41, but the run makes 42"):
+    with pytest.raises(ConfigError, match="total_steps: 11, but the run makes 12"):
         train(config)
-    config["lr_scheduler"]["args"]["total_steps"] = 42
+    config["lr_scheduler"]["args"]["total_steps"] = 12
     train(config)
 
 
@@ -224,8 +341,8 @@ def test_the_steps_of_one_cycle_must_last(config: dict[str, Any]) -> None:
             "mode: 'max', but the value to follow is 'min val_loss'",
         ),
         (
-            {"type": "LambdaLR", "interval": "step", "args": {"lr_lambda": "1 / (42 - step)"}},
-            "lr_lambda: .* at step = 42: ",
+            {"type": "LambdaLR", "interval": "step", "args": {"lr_lambda": "1 / (12 - step)"}},
+            "lr_lambda: .* at step = 12: ",
         ),
     ],
 )
@@ -237,96 +354,36 @@ def test_a_schedule_must_fit_the_run(scheduler: dict[str, Any], reason: str, con
 @pytest.mark.parametrize(
     "change",
     [
-        {"metrics": [5]},
-        {"metrics": [{"type": ["a"]}]},
-        {"metrics": {"type": "accuracy"}},
-        {"name": 5},
-        {"arch": "MnistModel"},
-        {"optimizer": []},
-        {"lr_scheduler": {"type": "LambdaLR", "interval": 5, "args": {"lr_lambda": "1"}}},
-        {"lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "warmup_cosine", "args": 5}}}},
-        {"lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "warmup_cosine", "extra": 5}}}},
-        {"loss": {"type": "CrossEntropyLoss", "args": {"reduction": "sum"}}},
-        {"loss": "TripletMarginLoss"},
-        {"optimizer": {"type": "LBFGS"}},
-        {"metrics": ["accuracy", {"type": "accuracy"}], "trainer": {"epochs": 1}},
-        {"metrics": [{"type": "accuracy", "name": "loss"}]},
-        {"trainer": 5},
-        {"trainer": None},
-    ],
-    ids=str,
-)
-def test_odd_configs_are_refused_and_not_stumbled_over(change: dict[str, Any], config: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        ConfigParser(config | change, slots=SLOTS)
-
-
-def test_set_of_a_whole_section_comes_before_what_is_in_it(
-    config: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    path = write(Path(config["trainer"]["save_dir"]).parent / "c.json", config)
-    args = ["-c", str(path), "--lr", "0.5", "--set", 'optimizer={"type":"SGD"}', "--set", "loss.type=cross_entropy"]
-    parsed = parse_args(args)
-    assert parsed["optimizer"] == {"type": "SGD", "args": {"lr": 0.5}}
-    origins = {path: source for path, _, source in parsed.layers.origins()}
-    assert origins["optimizer.type"] == origins["optimizer.args.lr"] == origins["loss.type"] == "command line"
-    parse_args(["-c", str(path), "--set", "optimizer.type=SGD"])
-    assert "optimizer.type=SGD: the former args are dropped: {'lr': 0.002}" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"lr_lambda": {"type": "warmup_cosine", "args": {"warmup": 1, "total": 3}}},
-        {"optimizer": {"type": "Adam", "args": {"foreach": True, "fused": True}}},
-        {"optimizer": {"type": "Adam", "args": {"lr": [0.1]}}},
-        {"optimizer": {"type": "Adam", "args": {"lr": 10**400}}},
-        {"lr_scheduler": {"type": "StepLR", "args": {"step_size": 0}}},
-        {"lr_scheduler": {"type": "CosineAnnealingLR", "args": {"T_max": 0}}},
-        {"trainer": {"epochs": 1, "save_dir": "a\0b"}},
-    ],
-    ids=lambda change: str(change)[:60],
-)
-def test_values_that_only_libraries_refuse_are_told_before_anything_happens(
-    change: dict[str, Any], config: dict[str, Any]
-) -> None:
-    with pytest.raises(ConfigError):
-        ConfigParser(config | change, slots=SLOTS)
-
-
-@pytest.mark.parametrize("extends", [5, None, {"a": 1}, ["a", 5], "a\0b"])
-def test_extends_is_a_path_or_a_list_of_paths(extends: Any, config: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="extends: "):
-        parse_args(["-c", str(write(tmp_path / "c.json", config | {"extends": extends}))])
-
-
-def test_a_config_that_extends_may_leave_out_what_it_extends() -> None:
-    child = {"extends": "config.json", "optimizer": {"args": {"lr": 1}}, "trainer": {"early_stop": 2}}
-    jsonschema.validate(child, json_schema(SLOTS))
-    assert not jsonschema.Draft202012Validator(json_schema(SLOTS)).is_valid({"seed": 2})
-
-
-def test_a_debugging_run_is_not_gone_on_with(config: dict[str, Any], tmp_path: Path) -> None:
-    path = str(write(tmp_path / "c.json", config))
-    debugging = run_train("-c", path, "--fast-dev-run")
-    assert run_train("-c", path, "--resume-latest") != debugging
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"loss": {"type": "CrossEntropyLoss", "args": {"weight": [1.0, 1.0, 1.0]}}},
+        {"loss": {"type": "CrossEntropyLoss", "args": {"weight": [1.0, 1.0]}}},
         {"loss": "KLDivLoss"},
-        {"metrics": [{"type": "top_k_acc", "args": {"k": 50}}]},
+        {"metrics": [{"type": "top_k", "args": {"k": 50}}]},
         {"metrics": ["MeanMetric"]},
-        {"metrics": [{"type": "MulticlassConfusionMatrix", "args": {"num_classes": 10}}]},
-        {"metrics": [{"type": "MulticlassF1Score", "args": {"num_classes": 10, "average": None}}]},
     ],
     ids=lambda change: str(change)[:60],
 )
-def test_losses_and_metrics_that_refuse_a_batch_are_told_before_the_run(
+def test_losses_and_metrics_that_refuse_a_batch_are_reported_before_the_run(
     change: dict[str, Any], config: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"loss or metrics do not take|not a number that can be logged"):
+    with pytest.raises(ConfigError, match=r"loss or metrics do not take"):
         train(config | change)
     assert not list(Path(config["trainer"]["save_dir"]).glob("*/*"))
+
+
+def test_metrics_that_are_more_than_a_number_are_taken(config: dict[str, Any]) -> None:
+    config["metrics"] = [
+        {"type": "MulticlassConfusionMatrix", "args": {"num_classes": 3}},
+        {"type": "MulticlassF1Score", "args": {"num_classes": 3, "average": None}, "name": "f1"},
+    ]
+    train(config)
+
+
+def test_a_value_to_follow_must_be_one_of_the_run(config: dict[str, Any]) -> None:
+    config["data_loader"]["args"]["validation_split"] = 0
+    with pytest.raises(ConfigError, match=r"^trainer.monitor: no 'val_loss' in this run; allowed: loss, accuracy, str"):
+        train(config)
+
+
+def test_a_debugging_run_is_not_gone_on_with(config: dict[str, Any]) -> None:
+    path = write_given(config)
+    debugging = run("-c", path, "--fast-dev-run")
+    assert run("-c", path, "--resume-latest") != debugging

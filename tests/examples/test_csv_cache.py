@@ -19,7 +19,7 @@ from base import MappedBatches, TensorBatches, datasets, sampling
 from data_loader.csv_data import CsvDataLoader
 from data_loader.csv_reader import CsvReader
 from example_runs import run_train, train
-from faults import CONTEXT, assert_same_run, exit_code, the_run
+from faults import CONTEXT, PRELOAD, assert_same_run, exit_code, the_run
 from helpers import newest
 from trainer import Trainer
 from utils import DataError, Stopped
@@ -150,6 +150,7 @@ def _load_in_child(path: Path, cache_dir: Path, setup: Callable[[], None] | None
 
 def in_child(path: Path, cache_dir: Path, setup: Callable[[], None] | None = None) -> Any:
     """Start loading in a process of its own."""
+    CONTEXT.set_forkserver_preload([*PRELOAD, "train"])  # where this is the first: other tests use the server too
     process = CONTEXT.Process(target=_load_in_child, args=(path, cache_dir, setup))
     process.start()
     return process

@@ -1,0 +1,45 @@
+"""Every config that comes with the project trains."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from example_runs import run_train
+from few_digits import on_few_digits
+from helpers import ROOT, newest, records_of
+
+CONFIGS = [Path("config.json"), *sorted(path.relative_to(ROOT) for path in ROOT.glob("configs/*.json"))]
+
+
+def write_table(path: Path, num_features: int, target: str) -> None:
+    """Write a CSV file of 60 random rows."""
+    generator = random.Random(0)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*(f"feature{i}" for i in range(num_features)), target])
+        writer.writerows([generator.random() for _ in range(num_features + 1)] for _ in range(60))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_a_config_trains_a_step(path: Path, digits_dir: Path, tmp_path: Path) -> None:
+    config: dict[str, Any] = json.loads((ROOT / path).read_text())
+    args = config["data_loader"]["args"]
+    if config["data_loader"]["type"] == "MnistDataLoader":
+        on_few_digits(config, digits_dir)
+    elif not (ROOT / args["path"]).exists():
+        args["path"] = str(tmp_path / "table.csv")
+        write_table(tmp_path / "table.csv", config["arch"]["args"]["in_features"], args["target"])
+    config["trainer"]["save_dir"] = str(tmp_path / "saved")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    run_dir = run_train("-c", str(tmp_path / "config.json"), "-d", "cpu", "--fast-dev-run")
+    assert newest(run_dir)["position"] == {"epoch": 2, "step_in_epoch": 0, "global_step": 1}
+    step, epoch = records_of(run_dir)
+    assert (step["kind"], epoch["kind"]) == ("step", "epoch")
+    assert step["loss"] == pytest.approx(epoch["loss"])
+    assert epoch["val_loss"] > 0
