@@ -95,20 +95,10 @@ class BaseTrainer(ABC):
         with self._running():
             while self.position.epoch <= self.epochs and not self.monitor.should_stop:
                 self._stop_if_asked()
-                self._finish_epoch(self._one_epoch())
-
-    def _one_epoch(self) -> dict[str, float]:
-        """Train the epoch that the run is in, from where it is."""
-        self.loop.begin_epoch()
-        self._before_epoch(self.position.epoch)
-        try:
-            log = self._train_epoch(self.position.epoch)
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):  # Ctrl-C ends spawned workers too, before the loop has looked at it
-                self._stop_if_asked()
-            raise
-        self.loop.end_epoch()
-        return log
+                with self.loop.epoch():
+                    self._before_epoch(self.position.epoch)
+                    log = self._train_epoch(self.position.epoch)
+                self._finish_epoch(log)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -6,6 +6,8 @@ the place where the next batch is drawn is the one where nothing of the last is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,8 +74,9 @@ class PlainLoop:
                 limit = options.limit_batches
                 loader.batch_sampler.max_batches = limit * factor if limit else None
 
-    def begin_epoch(self) -> None:
-        """Let the loader begin where the run is."""
+    @contextmanager
+    def epoch(self) -> Iterator[None]:
+        """Let the loader begin where the run is; afterwards take in the steps since the last batch was drawn."""
         trainer, position = self._trainer, self._trainer.position
         trainer.writer.first_step = position.step_in_epoch
         if self.is_followed and not self._is_endless:
@@ -81,11 +84,14 @@ class PlainLoop:
             self.loader.after_batch = self._between_batches
         else:
             self.can_be_saved = self._has_own_count
-
-    def end_epoch(self) -> None:
-        """Take in the steps since the last batch was drawn; between two epochs every run can be saved."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):  # Ctrl-C ends spawned workers too, before the loop has looked at it
+                trainer._stop_if_asked()
+            raise
         self._move_on()
-        self._trainer.writer.first_step = 0
+        trainer.writer.first_step = 0
 
     def step_was_counted(self) -> None:
         """Leave the step that was just made to the trainer, which counts its own."""

@@ -32,7 +32,7 @@ GLOBALS = re.compile(
     r"collections (OrderedDict|Counter)|builtins set|torch \w+Storage|torch\._utils _rebuild_tensor_v2"
 )
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how a file of torch < 1.6 begins: a pickled magic number
-HINT = "; one of the published template, or weights alone, is converted by: python -m checkpoint.convert --trust OLD NEW"
+HINT = "; one of the published template, or weights alone, is converted by python -m checkpoint.convert --trust OLD NEW"
 BEST, LATEST, PREVIOUS = "model_best.pth", "latest.pth", "previous.pth"
 
 logger = logging.getLogger("checkpoint")
@@ -60,7 +60,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: refused: it is not plain data ({type(error).__name__})") from None
     if not isinstance(state, dict) or state.get("format") not in range(1, FORMAT + 1):
         raise CheckpointError(f"{path}: not a checkpoint of format 1 to {FORMAT}")
-    if count_values(state) > MAX_VALUES:
+    if _count_values(state) > MAX_VALUES:
         raise CheckpointError(f"{path}: refused: more than {MAX_VALUES:,} values that are no tensors")
     return upgrade(state)
 
@@ -83,15 +83,15 @@ def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
         _unseal(path)  # now, since the next thing to be read is the config beside it
         return path
     order = {file: (file.name == prefer, sealed_position(file), _epoch(file) or 0) for file in checkpoint_files(path)}
-    errors: list[CheckpointError] = []
+    errors: list[str] = []
     for file in sorted(order, key=order.__getitem__, reverse=True):
         try:
             _unseal(file)
         except CheckpointError as error:
-            errors.append(error)
+            errors.append(str(error))
         else:
-            for error in errors:
-                logger.warning(f"skipped: {error}")
+            for reason in errors:
+                logger.warning(f"skipped: {reason}")
             return file
     what = f"none of its {len(order)} checkpoints is whole: {errors[0]}" if errors else "there is no checkpoint in it"
     raise CheckpointError(f"{path}: {what}")
@@ -135,10 +135,7 @@ def sealed_position(path: Path) -> tuple[float, float]:
 
 
 def _stored_pickle(data: bytes, path: Path) -> bytes:
-    """Return the pickle in a zip of torch.save; refuse what could fill the memory: compressed entries, false sizes.
-
-    Raises CheckpointError, which begins with `path`.
-    """
+    """Return the pickle in a zip of torch.save; refuse what could fill the memory: compressed entries, false sizes."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         entries = archive.infolist()
@@ -165,7 +162,7 @@ def _check_globals(pickled: bytes, path: Path) -> None:
         raise CheckpointError(f"{path}: refused: it is not plain data (it names {strange[0]})")
 
 
-def count_values(state: Any) -> int:
+def _count_values(state: Any) -> int:
     """Return how many values there are in nested containers, counting shared ones each time; stop at the limit."""
     count, stack = 0, [state]
     while stack and count <= MAX_VALUES:

@@ -10,7 +10,7 @@ from torch import nn
 from utils.errors import CheckpointError
 from utils.weights import load_weights
 
-MAX_ROWS = 20
+MAX_LINES = 20
 MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError)
 """What torch and we stumble over in a state that is none."""
 
@@ -18,26 +18,22 @@ MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, 
 def load_fitting_weights(model: nn.Module, weights: dict[str, Any], where: str) -> str:
     """Load every tensor of `weights` whose name, shape and dtype are the model's; the rest stays as initialised.
 
-    Returns a table: how many tensors were loaded, and a row for each that was not. Raises CheckpointError, which
-    begins with `where`, and changes nothing, where none fits.
+    Returns how many tensors were loaded, and a line for each that was not. Raises CheckpointError, which begins with
+    `where`, and changes nothing, where none fits.
     """
-    state = model.state_dict()
-    own = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}  # no module's extra state
-    shared = [name for name in own if name in weights]
-    fitting = {name: weights[name] for name in shared if _describe(weights[name]) == _describe(own[name])}
-    rows = [(name, "not in the file", _describe(own[name])) for name in own if name not in weights]
-    rows += [(str(name)[:80], "not in the model", _describe(weights[name])) for name in weights if name not in state]
-    for name in (name for name in shared if name not in fitting):
-        rows.append((name, "differs", f"{_describe(weights[name])} in the file, {_describe(own[name])} in the model"))
-    head = f"{len(fitting)} of the model's {len(own)} tensors are in the file and loaded"
-    head += "; the rest stay as initialised" if len(fitting) < len(own) else ""
+    in_file = {name: _describe(value) for name, value in weights.items()}
+    in_model = {name: _describe(value) for name, value in model.state_dict().items()}
+    fitting = {name: weights[name] for name, what in in_model.items() if in_file.get(name) == what}
+    lines = [f"{where}: {len(fitting)} of the model's {len(in_model)} tensors are in the file with their shape and dtype"]
+    rest = [name for name in {**in_model, **in_file} if name not in fitting]
+    for name in rest[:MAX_LINES]:
+        found, wanted = in_file.get(name, "not"), in_model.get(name, "not")
+        lines.append(f"  {name!s:.80}: {found} in the file, {wanted} in the model")
+    lines += [f"  and {len(rest) - MAX_LINES} more"] if len(rest) > MAX_LINES else []
     if not fitting:
-        head = f"none of the model's {len(own)} tensors is in the file with the same shape and dtype"
-    text = "\n".join([f"{where}: {head}", *_table(rows)])
-    if not fitting:
-        raise CheckpointError(text)
+        raise CheckpointError("\n".join(lines))
     model.load_state_dict(fitting, strict=False)
-    return text
+    return "\n".join(lines)
 
 
 def _describe(value: Any) -> str:
@@ -46,14 +42,6 @@ def _describe(value: Any) -> str:
         return f"no tensor but {type(value).__name__}"
     layout = "" if value.layout == torch.strided else f"{value.layout} "
     return f"{layout}{value.dtype} {list(value.shape)}".replace("torch.", "")
-
-
-def _table(rows: list[tuple[str, str, str]]) -> list[str]:
-    """Return the first rows as aligned lines, and how many more there are."""
-    shown = rows[:MAX_ROWS]
-    widths = [max((len(row[column]) for row in shown), default=0) for column in (0, 1)]
-    lines = [f"  {name:{widths[0]}}  {what:{widths[1]}}  {shape}" for name, what, shape in shown]
-    return [*lines, f"  and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else lines
 
 
 def load_part(part: Any, state: Any, where: str) -> None:
@@ -98,10 +86,7 @@ def _check_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, An
 
 
 def eval_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights of a checkpoint to evaluate: the average where there is one, else the model's.
-
-    Raises CheckpointError where there are none.
-    """
+    """Return the weights to evaluate, the average's where there is one; raise CheckpointError where there are none."""
     ema = checkpoint.get("ema")
     weights = ema.get("model") if isinstance(ema, dict) and ema else checkpoint.get("model")
     if not isinstance(weights, dict):

@@ -24,7 +24,9 @@ def run_few_steps(trainer: BaseTrainer, num_steps: int) -> float:
     trainer.position.epoch, trainer.position.step_in_epoch = 1, 0
     trainer.loop.attach()
     started = time.perf_counter()
-    trainer._one_epoch()
+    with trainer.loop.epoch():
+        trainer._before_epoch(1)
+        trainer._train_epoch(1)
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)
     return time.perf_counter() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 
 import toy
 from base import BaseTrainer
-from faults import with_changes
+from faults import assert_same_run, the_run, with_changes
 from helpers import write_given
 from parse_config import ConfigParser
 from utils import Stopped
@@ -58,3 +58,17 @@ def stopped_at(place: int, number: int = signal.SIGTERM) -> Iterator[None]:
         patch.setattr(BaseTrainer, "_save_if_due", signalling)
         with pytest.raises(Stopped):
             yield
+
+
+def assert_exact_at(
+    places: Iterable[int], directory: Path, trainer: toy.TrainerClass | None = None, **changes: Any
+) -> Path:
+    """Assert that a run which stops at any of `places` goes on to the bit; return the run that never stopped."""
+    expected = train(small_config(directory / "whole", **changes), trainer=trainer)
+    for place in places:
+        config = small_config(directory / f"stopped{place}", **changes)
+        with stopped_at(place):
+            train(config, trainer=trainer)
+        run("-r", str(the_run(config)), trainer=trainer)
+        assert_same_run(expected, the_run(config))
+    return expected

@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import test as test_script
 import train as train_script
 from helpers import write_given
+
+MLP_CANNOT_ADAPT = pytest.mark.xfail(
+    strict=True, raises=AttributeError, reason="MLP.adapt of model/model.py takes peek(1)[0], the batch, for its inputs"
+)
 
 
 def train(config: dict[str, Any], *args: str) -> Path:

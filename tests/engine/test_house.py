@@ -1,0 +1,194 @@
+"""The house keeps its shape: imports go down only, files and functions stay small, and the step is four hops away.
+
+What is yours in a fork, the engine has no say in: rules for `train.py`, `model/` and the like hold in the template
+itself, which is known by the title of its README.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+
+LAYERS = [
+    {"train", "test", "new_project"},
+    {"slots"},
+    {"data_loader", "model", "trainer"},
+    {"preflight"},
+    {"base"},
+    {"parse_config"},
+    {"checkpoint"},
+    {"speed"},
+    {"logger"},
+    {"utils"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+ENGINE = {"new_project", "preflight", "base", "parse_config", "checkpoint", "speed", "logger", "utils"}
+MAX_FUNCTION_LINES, MAX_SHARE_OF_A_ROOM, MAX_UTILS = 40, 0.25, 15
+IS_TEMPLATE = (ROOT / "README.md").is_file() and (ROOT / "README.md").read_text("utf-8").startswith(
+    "# PyTorch template"
+)
+template_alone = pytest.mark.skipif(not IS_TEMPLATE, reason="in a fork, these files are its author's")
+
+
+def files_of(rooms: set[str]) -> list[Path]:
+    """Return the Python files of the rooms, each a script or a folder."""
+    return sorted(path for room in rooms for path in [*ROOT.glob(f"{room}.py"), *ROOT.glob(f"{room}/**/*.py")])
+
+
+FILES = files_of(ENGINE)
+YOURS = files_of(set(RANK) - ENGINE) if IS_TEMPLATE else []
+BOTH = [*FILES, *(pytest.param(path, marks=template_alone) for path in YOURS)]
+
+
+def name_of(path: object) -> str:
+    return path.relative_to(ROOT).as_posix() if isinstance(path, Path) else str(path)
+
+
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(tree: ast.AST, is_typing: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield (module, whether for type checkers alone) of every import, of `from a.b import c` a.b.c."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, is_typing) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from ((f"{node.module}.{alias.name}", is_typing) for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports_of(ast.Module(node.body, []), True)
+            yield from imports_of(ast.Module(node.orelse, []), is_typing)
+        else:
+            yield from imports_of(node, is_typing)
+
+
+@pytest.mark.parametrize("path", BOTH, ids=name_of)
+def test_imports_go_down_only(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    rooms = {module.split(".")[0] for module, _ in imports_of(parsed(path))} & RANK.keys()
+    upward = {room for room in rooms - {own} if RANK[room] <= RANK[own]}
+    assert not upward, f"{own} must not import {upward}"
+
+
+def file_of(module: str) -> Path | None:
+    """Return the file of the project that `module`, or a name in it, is in."""
+    for parts in (module.split("."), module.split(".")[:-1]):
+        path = ROOT.joinpath(*parts)
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+            if parts and candidate.is_file():
+                return candidate
+    return None
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {
+        path: {file_of(module) for module, is_typing in imports_of(parsed(path)) if not is_typing} & {*FILES, *YOURS}
+        for path in [*FILES, *YOURS]
+    }
+    while leaves := {path for path, imported in graph.items() if not imported & graph.keys()}:
+        for path in leaves:
+            del graph[path]
+    circle = [path for path in graph if any(path in imported for imported in graph.values())]
+    assert [name_of(path) for path in circle] == []
+
+
+@pytest.mark.parametrize("path", BOTH, ids=name_of)
+def test_every_file_begins_with_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(parsed(path))
+
+
+@pytest.mark.parametrize("path", BOTH, ids=name_of)
+def test_every_function_fits_one_screen(path: Path) -> None:
+    functions = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in functions]
+    assert [(name, length) for name, length in lengths if length > MAX_FUNCTION_LINES] == []
+
+
+@template_alone
+def test_no_room_is_most_of_the_house() -> None:
+    sizes: dict[str, int] = {}
+    for path in [*FILES, *YOURS]:
+        room = path.relative_to(ROOT).parts[0]
+        sizes[room] = sizes.get(room, 0) + path.read_text(encoding="utf-8").count("\n")
+    biggest = max(sizes, key=lambda room: sizes[room])
+    assert sizes[biggest] <= MAX_SHARE_OF_A_ROOM * sum(sizes.values()), f"{biggest} has {sizes[biggest]} lines"
+
+
+def test_utils_is_no_attic() -> None:
+    assert len(list((ROOT / "utils").glob("*.py"))) <= MAX_UTILS
+
+
+# The step.
+
+
+def source_of(path: str, name: str) -> str:
+    """Return the source of the function `name` in the file; skip where a fork has none."""
+    file = ROOT / path
+    source = file.read_text(encoding="utf-8") if file.is_file() else ""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return ast.get_source_segment(source, node) or ""
+    pytest.skip(f"{path} has no {name}: this fork's trainer is another")
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "call"),
+    [
+        ("train.py", "main", "trainer.train("),
+        pytest.param(
+            *("base/base_trainer.py", "train", "self._train_epoch("),
+            marks=pytest.mark.xfail(strict=True, reason="_one_epoch lies between"),
+        ),
+        ("trainer/trainer.py", "_train_epoch", "self._train_step\n"),
+        ("trainer/trainer.py", "_train_step", ".step(self.optimizer)"),
+    ],
+)
+def test_the_call_chain_has_four_hops(path: str, name: str, call: str) -> None:
+    source_of("trainer/trainer.py", "_train_step")
+    assert call in source_of(path, name)
+
+
+def test_the_training_step_shows_its_order_on_one_screen() -> None:
+    text = source_of("trainer/trainer.py", "_train_step")
+    order = ["zero_grad(", "run_batch(", ".backward(", "clip_gradients(", "scaler.step("]
+    if not all(call in text for call in order):
+        assert not IS_TEMPLATE
+        pytest.skip("this fork's step is another")
+    positions = [text.index(call) for call in order]
+    assert positions == sorted(positions)
+
+
+# Whose file is it.
+
+ROW = re.compile(r"^\| `([^`]+)` \| (yours|engine|both) \| (.+) \|$", re.MULTILINE)
+
+
+def rows() -> dict[str, str]:
+    """Return who owns each path in the table of ARCHITECTURE.md."""
+    found = ROW.findall((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+    assert len(found) == len({path for path, _, _ in found}), "a path stands twice"
+    return {path.rstrip("/"): owner for path, owner, _ in found}
+
+
+@pytest.mark.skipif(not (ROOT / "ARCHITECTURE.md").is_file(), reason="this fork has no ARCHITECTURE.md")
+def test_every_room_of_the_engine_is_in_the_table_and_there() -> None:
+    owners = rows()
+    assert {name.removesuffix(".py") for name, owner in owners.items() if owner == "engine"} >= ENGINE
+    assert [name for name in ENGINE if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()] == []
+
+
+@template_alone
+def test_the_table_lists_every_tracked_file_and_folder() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0 or not listed.stdout:
+        pytest.skip("not a git checkout")
+    assert rows().keys() == {path.split("/")[0] for path in listed.stdout.splitlines()}
