@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import inspect
 
-from base import counted
+from base import BaseDataLoader, counted
 from checkpoint.file import BEST, load_checkpoint
 from checkpoint.parts import eval_weights
 from parse_config import ConfigParser, CustomArg
@@ -41,7 +41,8 @@ def main(config: ConfigParser) -> dict[str, float]:
     data = ", ".join(f"{key} {value}" for key, value in getattr(data_loader, "resolved_args", {}).items())
     num_samples = getattr(data_loader, "n_samples", len(data_loader.dataset))
     logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}")
-    result = evaluate(model, criterion, counted(data_loader), metrics, device)
+    batches = data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader
+    result = evaluate(model, criterion, counted(batches), metrics, device)
     for name, value in result.items():
         logger.info(f"{name}: {value:.6f}")
     return result

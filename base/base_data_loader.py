@@ -80,14 +80,14 @@ class BaseDataLoader(DataLoader[Any]):
         contradict each other, or nothing is left to train on.
         """
         _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
-        if valid_indices is None:
+        valid_dataset = dataset if valid_dataset is None else valid_dataset
+        if valid_indices is not None:
+            train_indices, valid_indices = _without(valid_indices, _size(valid_dataset), indices, _size(dataset))
+        else:
             num_samples, where = _size(dataset if indices is None else indices), f"{WHERE}.validation_split"
             train_indices, valid_indices = split_indices(
                 num_samples, validation_split, where, indices=indices, seed=split_seed
             )
-        else:
-            samples = torch.arange(_size(dataset)) if indices is None else indices
-            train_indices = samples[~torch.isin(samples, valid_indices)]
         if validation_set is not None:
             valid_dataset, valid_indices = validation_set, torch.arange(_size(validation_set))
         self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
@@ -96,7 +96,7 @@ class BaseDataLoader(DataLoader[Any]):
         self.num_workers_asked = num_workers
         self.n_samples = len(train_indices)
         self._collate = collate_fn
-        self._valid = (dataset if valid_dataset is None else valid_dataset, valid_indices, batch_size)
+        self._valid = (valid_dataset, valid_indices, batch_size)
         self._valid_loader: Any = None
         self._upcoming = (0, 1, 0)  # seed, epoch and first batch of the next iteration
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
@@ -162,6 +162,10 @@ class BaseDataLoader(DataLoader[Any]):
             return None
         self._valid_loader = DataLoader(**self._options(dataset, indices, batch_size, shuffle=False))
         return self._valid_loader
+
+    def unshuffled(self) -> DataLoader[Any]:
+        """Return a loader of the same samples, each once and in their own order, whatever drew them here."""
+        return DataLoader(**self._options(self.dataset, self.train_indices(), self.batch_size or 1, shuffle=False))
 
     def overfit(self, num_batches: int) -> DataLoader[Any]:
         """Train on the first `num_batches` batches alone, unshuffled; return a loader of the same for validation."""
@@ -265,6 +269,15 @@ def _check_args(
             f"{WHERE}: give one of validation_split, valid_indices and validation_set, and with one of them a "
             f"sampler as a function of the training indices"
         )
+
+
+def _without(valid_indices: Any, num_valid: int, indices: Tensor | None, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Return (kept, held out): `indices`, or range(num_samples), without `valid_indices`. Raises ConfigError."""
+    held_out = torch.as_tensor(valid_indices)
+    if not bool(((held_out >= 0) & (held_out < num_valid)).all()):
+        raise ConfigError(f"{WHERE}.valid_indices: lie in [0, {num_valid}), the samples of the dataset")
+    samples = torch.arange(num_samples) if indices is None else indices
+    return samples[~torch.isin(samples, held_out)], held_out
 
 
 def _published_kwargs(

@@ -46,7 +46,10 @@ def param_groups(model: nn.Module) -> list[Any]:
     """Return what an optimizer of `model` trains: what a BaseModel says, or every parameter that requires gradients."""
     groups = model.param_groups() if isinstance(model, BaseModel) else BaseModel.param_groups(model)  # type: ignore[arg-type]
     # Lists, as the groups are gone through more than once, and `parameters()` can be only once.
-    return [{**group, "params": list(group["params"])} if isinstance(group, dict) else group for group in groups]
+    for group in (group for group in groups if isinstance(group, dict)):
+        params = group["params"]
+        group["params"] = [params] if isinstance(params, torch.Tensor) else list(params)
+    return groups
 
 
 def prepare_model(

@@ -26,7 +26,7 @@ from checkpoint.run_status import State, told_in_status
 from checkpoint.writer import CheckpointWriter
 from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
-from utils import Metric, Monitor, OutOfMemoryError, Position, Stopped
+from utils import ConfigError, Metric, Monitor, OutOfMemoryError, Position, Stopped
 from utils.device import memory_advice
 from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals
@@ -152,6 +152,8 @@ class BaseTrainer(ABC):
         log = {name: float(value) for name, value in log.items()}
         for name in (name for name, value in log.items() if not math.isfinite(value)):
             self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
+        if self.monitor.is_on and self.monitor.metric not in log:
+            raise ConfigError(f"trainer.monitor: the epoch gave no {self.monitor.metric!r}; it gave {', '.join(log)}")
         is_best = self.monitor.update(epoch, log)
         if self.run_log is not None:
             self.run_log.log_epoch(epoch, self.position.global_step, log)

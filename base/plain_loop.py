@@ -107,6 +107,12 @@ class PlainLoop:
                     f"{owner.__name__}.{name} is not called: every part that the trainer holds is saved and restored; "
                     f"add further state in _stateful"
                 )
+        for name, value in vars(trainer).items():
+            if isinstance(value, Iterator) and not isinstance(value, inf_loop):
+                trainer.logger.warning(
+                    f"{type(trainer).__name__}.{name} is an iterator, and where it is cannot be saved: a resumed run "
+                    f"differs; for endless batches use utils.inf_loop"
+                )
         owner = next(cls for cls in type(trainer).__mro__ if "_train_epoch" in vars(cls))
         followed = vars(owner).get("LOOP_OPTIONS", frozenset())
         for name, field in type(trainer.options).model_fields.items():

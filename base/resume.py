@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from checkpoint.environment import differences
 from checkpoint.parts import MALFORMED, load_part
@@ -24,16 +24,36 @@ from utils.weights import Stateful
 def parts_of(holder: object) -> dict[str, Stateful]:
     """Return every attribute of `holder` that has a state, and those in its dicts and lists, as "name.key"; each once.
 
-    A module without weights or buffers, such as most losses, is none.
+    A tensor is one, too. A module without weights or buffers, such as most losses, is none.
     """
     parts: dict[str, Stateful] = {}
     seen: set[int] = set()
     for name, value in _named(vars(holder)):
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            value = _TensorState(value)
         is_empty = isinstance(value, nn.Module) and not value.state_dict()
         if isinstance(value, Stateful) and not is_empty and id(value) not in seen:
             seen.add(id(value))
             parts[name] = value
     return parts
+
+
+class _TensorState:
+    """A tensor as a part of a checkpoint."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensor."""
+        return {"value": self._tensor}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy what `state_dict` returned into the tensor. Raises ValueError where the shape is another."""
+        if state["value"].shape != self._tensor.shape:
+            raise ValueError(f"is {list(state['value'].shape)}, not {list(self._tensor.shape)}")
+        with torch.no_grad():
+            self._tensor.copy_(state["value"])
 
 
 def _named(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

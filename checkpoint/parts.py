@@ -18,17 +18,15 @@ MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, 
 def load_fitting_weights(model: nn.Module, weights: dict[str, Any], where: str) -> str:
     """Load every tensor of `weights` whose name, shape and dtype are the model's; the rest stays as initialised.
 
-    Returns how many tensors were loaded, and a line for each that was not. Raises CheckpointError, which begins with
-    `where`, and changes nothing, where none fits.
+    Returns how many, and a line for each other one. Where none fits, changes nothing and raises CheckpointError.
     """
-    in_file = {name: _describe(value) for name, value in weights.items()}
-    in_model = {name: _describe(value) for name, value in model.state_dict().items()}
-    fitting = {name: weights[name] for name, what in in_model.items() if in_file.get(name) == what}
-    lines = [f"{where}: {len(fitting)} of the model's {len(in_model)} tensors are in the file with their shape and dtype"]
-    rest = [name for name in {**in_model, **in_file} if name not in fitting]
+    found = {name: _describe(value) for name, value in weights.items()}
+    own = {name: _describe(value) for name, value in model.state_dict().items()}
+    fitting = {name: weights[name] for name, what in own.items() if found.get(name) == what}
+    rest = [name for name in {**own, **found} if name not in fitting]
+    lines = [f"{where}: {len(fitting)} of the model's {len(own)} tensors fit and are loaded"]
     for name in rest[:MAX_LINES]:
-        found, wanted = in_file.get(name, "not"), in_model.get(name, "not")
-        lines.append(f"  {name!s:.80}: {found} in the file, {wanted} in the model")
+        lines.append(f"  {name!s:.80}: {found.get(name, 'not')} in the file, {own.get(name, 'not')} in the model")
     lines += [f"  and {len(rest) - MAX_LINES} more"] if len(rest) > MAX_LINES else []
     if not fitting:
         raise CheckpointError("\n".join(lines))
@@ -40,8 +38,7 @@ def _describe(value: Any) -> str:
     """Return dtype and shape of a tensor, as in "float32 [10, 50]"; of a sparse one the layout too, which is no fit."""
     if not isinstance(value, torch.Tensor):
         return f"no tensor but {type(value).__name__}"
-    layout = "" if value.layout == torch.strided else f"{value.layout} "
-    return f"{layout}{value.dtype} {list(value.shape)}".replace("torch.", "")
+    return f"{value.layout} {value.dtype} {list(value.shape)}".replace("torch.strided ", "").replace("torch.", "")
 
 
 def load_part(part: Any, state: Any, where: str) -> None:
@@ -50,8 +47,7 @@ def load_part(part: Any, state: Any, where: str) -> None:
     Raises CheckpointError, which begins with `where`, unless the state is one of such a part: of the same keys and,
     for modules and optimizers, of fitting shapes.
     """
-    own = part.state_dict()
-    if not isinstance(state, dict) or (state.keys() != own.keys() and not isinstance(part, nn.Module)):
+    if not isinstance(state, dict) or (state.keys() != part.state_dict().keys() and not isinstance(part, nn.Module)):
         raise CheckpointError(f"{where}: missing or of other keys than this run's")
     if isinstance(part, nn.Module):
         load_weights(part, state, where)

@@ -81,7 +81,7 @@ class TrainerOptions(Options):
     )
     monitor: Annotated[str, HAS_STATE] = Field(
         default="off",
-        pattern=r"^(off|(min|max) \w+)$",
+        pattern=r"^(off|(min|max) [\w/]+)$",
         description='"min NAME" or "max NAME": what the best checkpoint is; NAME as in the epoch log, e.g. val_loss',
     )
     early_stop: Annotated[int | None, MAY_CHANGE] = Field(

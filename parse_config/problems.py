@@ -103,7 +103,7 @@ def _monitor_problems(config: dict[str, Any], slots: Slots) -> list[str]:
     problems = [f'metrics: {name!r} stands twice; give one of them a "name"' for name in repeated]
     problems += ["metrics: 'loss' is the name of the loss; give the metric another"] if "loss" in names else []
     followed = monitor.partition(" ")[2]
-    if followed and followed not in known:
+    if followed and followed.split("/")[0] not in known:
         problems.append(f"trainer.monitor: no metric {followed!r}; {nearest(followed, known)}")
     return problems
 

@@ -42,10 +42,15 @@ class Slot:
 
     def find(self, name: Any, where: str) -> Callable[..., Any]:
         """Return the class or function called `name`; raise ConfigError, with the reason, where there is none."""
-        for package, module in self._modules(name):
-            found: Callable[..., Any] | None = vars(module).get(name)
-            if found is not None and self._refusal(name, found, package) is None:
-                return found
+        for package in dict.fromkeys(package for package, _ in self._modules(name)):
+            modules = [module for other, module in self._modules(name) if other == package]
+            found = {vars(module)[name]: module for module in modules if name in vars(module)}
+            allowed = {obj: module for obj, module in found.items() if self._refusal(name, obj, package) is None}
+            if len(allowed) > 1:
+                files = " and ".join(module.__name__ for module in allowed.values())
+                raise ConfigError(f"{where}: {files} both define {name!r}; give one of them another name")
+            if allowed:
+                return next(iter(allowed))
         raise ConfigError(f"{where}: unknown type {name!r}; {self._why_not(name)}")
 
     def types(self) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -106,7 +111,7 @@ class Slot:
             if package.endswith(".*"):
                 package = package.removesuffix(".*")
                 for path in sorted(_files_of(package)):
-                    if name is None or re.search(rf"^(class|def) {name}\b", path.read_text("utf-8"), re.MULTILINE):
+                    if name is None or _defines(path, name):
                         yield package, import_module(f"{package}.{path.stem}")
             else:
                 yield package, import_module(package)
@@ -122,6 +127,11 @@ class Slot:
                 refusal = self._refusal(name, vars(module)[name], package)
                 if refusal and callable(vars(module)[name]):
                     return f"{module.__name__}.{name} {refusal}"
+        for folder in dict.fromkeys(package.split(".")[0] for package in self.packages):
+            for path in _files_of(folder) if not folder.startswith("torch") else []:
+                if _defines(path, name):
+                    looked_in = ", ".join(self.packages)
+                    return f"{folder}/{path.name} defines it, but its slot in slots.py looks in {looked_in}"
         return nearest(str(name), dict(self.types()))
 
     def _refusal(self, name: str, obj: Any, package: str) -> str | None:
@@ -164,3 +174,9 @@ def _files_of(package: str) -> list[Path]:
     """Return the Python files of a folder, its __init__.py aside: what that exports is defined in the others."""
     folder = import_module(package)
     return [path for root in folder.__path__ for path in Path(root).glob("*.py") if path.stem != "__init__"]
+
+
+def _defines(path: Path, name: Any) -> bool:
+    """Whether a Python file defines a class or function called `name`; nothing is imported."""
+    is_name = isinstance(name, str) and name.isidentifier()
+    return is_name and re.search(rf"^(class|def) {name}\b", path.read_text("utf-8"), re.MULTILINE) is not None

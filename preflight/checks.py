@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from utils import ConfigError, MetricTracker
 
+ROOT = Path(__file__).resolve().parent.parent
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # of torch.compile, with CUDA graphs
 
 
@@ -19,12 +22,7 @@ def check_run(trainer: Any) -> None:
 
     `trainer` is a Trainer of trainer/trainer.py.
     """
-    names = [*trainer.train_metrics.keys, *trainer.options.LOGGED]
-    if trainer.valid_data_loader is not None:
-        names += [f"val_{name}" for name in trainer.valid_metrics.keys]
     monitor, scheduler = trainer.monitor, trainer.lr_scheduler
-    if monitor.is_on and monitor.metric not in names:
-        raise ConfigError(f"trainer.monitor: no {monitor.metric!r} in this run; allowed: {', '.join(names)}")
     if isinstance(scheduler, ReduceLROnPlateau):
         if trainer.scheduler_interval == "step":
             raise ConfigError("lr_scheduler.interval: ReduceLROnPlateau follows a value of the epoch; give 'epoch'")
@@ -41,7 +39,7 @@ def check_run(trainer: Any) -> None:
 
 
 @torch.no_grad()
-def check_batch(trainer: Any, run: Callable[[], tuple[Any, Any, Any]]) -> None:
+def check_batch(trainer: Any, run: Callable[[], Any]) -> None:
     """Raise ConfigError where loss or metrics refuse what the model gives for a batch, or give no number.
 
     `run` returns loss, outputs and targets of a batch, with the model in eval mode.
@@ -51,24 +49,36 @@ def check_batch(trainer: Any, run: Callable[[], tuple[Any, Any, Any]]) -> None:
     with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            loss, outputs, targets = run()
-            if loss.numel() != 1:
-                raise ConfigError(f"loss: gives {list(loss.shape)} for a batch; the mean over it is wanted")
-            metrics.update("loss", loss, n=1)
-            metrics.update_metrics(outputs, targets, n=1)
-            metrics.result()
+            result = run()
+            if result.loss.numel() != 1:
+                raise ConfigError(f"loss: gives {list(result.loss.shape)} for a batch; the mean over it is wanted")
+            metrics.update("loss", result.loss, n=1)
+            metrics.update_metrics(result.outputs, result.targets, n=1)
+            names = [*metrics.result(), *trainer.options.LOGGED]
         except ConfigError:
             raise
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of the model, of torch's losses and torchmetrics, which check shapes and dtypes
             raise ConfigError(_where(error)) from error
+    _check_monitor(trainer, names)
+
+
+def _check_monitor(trainer: Any, names: list[str]) -> None:
+    """Raise ConfigError where the monitored value is none of those that an epoch of this run gives."""
+    if trainer.valid_data_loader is not None:
+        names = names + [f"val_{name}" for name in names]
+    if trainer.monitor.is_on and trainer.monitor.metric not in names:
+        raise ConfigError(f"trainer.monitor: no {trainer.monitor.metric!r} in this run; allowed: {', '.join(names)}")
 
 
 def _where(error: Exception) -> str:
     """Return what a batch failed at, and in which line of the project."""
     text = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return f"loss or metrics do not take what the model gives, or the model not the batch: {text}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ROOT)]
+    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    where = f" ({Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno})" if own else ""
+    return f"loss or metrics do not take what the model gives, or the model not the batch: {text}{where}"
 
 
 def _check_graph(trainer: Any) -> None:

@@ -94,7 +94,8 @@ def fast_kernels(optimizer: partial[Any], params: Iterable[Any], options: Any) -
     """
     is_captured, cls = options.cuda_graph, optimizer.func
     groups = [group["params"] if isinstance(group, dict) else [group] for group in params]
-    params = [parameter for group in groups for parameter in group]
+    named = [parameter for group in groups for parameter in group]
+    params = [parameter[1] if isinstance(parameter, tuple) else parameter for parameter in named]
     # Fused SGD takes memory as it comes for its first momentum, and where the loss scaler skips that step, keeps it.
     is_unsafe = cls is torch.optim.SGD and optimizer.keywords.get("momentum") and options.precision == "fp16"
     if is_unsafe and optimizer.keywords.get("fused"):

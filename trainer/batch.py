@@ -18,6 +18,7 @@ class BatchResult(NamedTuple):
     loss: Tensor  # scalar: the mean over the samples, or over what `batch_weight` counts
     outputs: Any  # these two are what the metrics get
     targets: Any
+    num_samples: float | None = None  # that metrics are means over; default: what the batch was drawn from
 
 
 def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> BatchResult:
@@ -31,6 +32,6 @@ def batch_weight(batch: Any, num_samples: int) -> float:
     """Return what the loss of a batch counts in a mean over several: the number of samples it was drawn from.
 
     It is asked before any microbatch of a step is computed. Return something else where the loss is a mean over
-    something else, such as the tokens that are not masked. Metrics that are functions stay weighted by samples.
+    something else, such as the tokens that are not masked; where that is nothing, the loss must be finite all the same.
     """
     return num_samples

@@ -20,7 +20,7 @@ from logger import heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run
 from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
-from trainer.batch import batch_weight, run_batch
+from trainer.batch import BatchResult, batch_weight, run_batch
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
 from utils import Ema, Metric, MetricTracker, NonFiniteError
@@ -112,16 +112,16 @@ class Trainer(BaseTrainer):
         Nothing here waits for the device or depends on which step it is: it may be replayed as a CUDA graph.
         """
         weights = [batch_weight(batch, num_samples) for batch, num_samples in microbatches]
-        total = sum(weights)
+        total = sum(weights) or 1
         step_loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for (batch, num_samples), weight in zip(microbatches, weights):
             with self.autocast:
-                loss, outputs, targets = run_batch(self.model, self.criterion, batch)
-            loss = loss * (weight / total)  # the shares add up to the gradient of one batch of all samples
+                result = run_batch(self.model, self.criterion, batch)
+            loss = result.loss * (weight / total)  # the shares add up to the gradient of one batch of all samples
             self.scaler.scale(loss).backward()
             step_loss += loss.detach()
-            self.train_metrics.update_metrics(outputs, targets, n=num_samples)
+            self.train_metrics.update_metrics(result.outputs, result.targets, n=result.num_samples or num_samples)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
         grad_norm = clip_gradients(self.parameters, self.max_grad_norm)
         self.scaler.step(self.optimizer)
@@ -209,7 +209,7 @@ class Trainer(BaseTrainer):
         check_batch(self, self._try_batch)
 
     @torch.no_grad()
-    def _try_batch(self, size: int = 8) -> tuple[Any, Any, Any]:
+    def _try_batch(self, size: int = 8) -> BatchResult:
         """Return loss, outputs and targets of a few samples, with the model in eval mode."""
         self.model.eval()
         [(batch, _)] = self._on_device([self.data_loader.peek(size)])

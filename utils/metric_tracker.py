@@ -24,8 +24,8 @@ Metric = Callable[[Any, Any], Any]
 class MetricTracker:
     """Sample-weighted means of batch values, and the results of torchmetrics' metrics.
 
-    A metric that is a vector gives a scalar for each element, `NAME/0`, `NAME/1` and so on; one that is a dict gives
-    `NAME/KEY`; one of more dimensions, such as a confusion matrix, is in `matrices` after `result`.
+    A metric that is a vector gives a scalar for each element, `NAME/0`, `NAME/1` and so on; a dict gives
+    `NAME/KEY`; one of more dimensions, such as a confusion matrix, is put into `matrices` by `result`.
 
     Only `avg` and `result` wait for the device. Sums and counts are tensors that change in place, so that a CUDA graph
     can hold an update; they are float64 where the device has it. On a CPU, updates are kept and made some at a time, in
@@ -106,6 +106,8 @@ class MetricTracker:
             update(*args)
 
     def _add(self, key: str, value: Tensor | float, n: float) -> None:
+        if n == 0:  # a mean over nothing may be NaN
+            return
         if isinstance(value, Tensor):
             if value.shape != self._totals[key].shape:  # a vector: the first time that this is known
                 self._totals[key] = self._totals[key].expand(value.shape).clone()

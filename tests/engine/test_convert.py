@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ class Net(torch.nn.Sequential):
 with open("config.json") as file:
     config = json.load(file, object_hook=OrderedDict)
 
-def save(name, is_zip, best=np.float64(0.25), wrap=lambda model: model, attribute="_config"):
+def save(name, is_zip, wrap=lambda model: model, attribute="_config"):
     torch.manual_seed(0)
     model = wrap(Net(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)))
     optimizer = torch.optim.Adam(model.parameters(), amsgrad=True)
@@ -61,7 +60,7 @@ def save(name, is_zip, best=np.float64(0.25), wrap=lambda model: model, attribut
         "epoch": 7,
         "state_dict": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "monitor_best": best,
+        "monitor_best": np.float64(0.25),
         "config": ConfigParser(config, attribute),
     }
     torch.save(state, name, _use_new_zipfile_serialization=is_zip)
@@ -72,13 +71,12 @@ for is_zip in (True, False):
     kind = "zip" if is_zip else "legacy"
     save(kind + ".pth", is_zip)
     save(kind + "-parallel.pth", is_zip, wrap=torch.nn.DataParallel)
-    save(kind + "-float.pth", is_zip, best=0.25)
-    save(kind + "-float32.pth", is_zip, best=np.float32(0.25))
     save(kind + "-2019.pth", is_zip, attribute="config")
 """
+CONVERT = r": damaged, or not a checkpoint of this project; .*python -m checkpoint\.convert --trust OLD NEW$"
 CONFIG = {"name": "Mnist_LeNet", "arch": {"type": "Net", "args": {}}, "trainer": {"epochs": 100, "monitor": "min loss"}}
 KINDS = ("zip", "legacy")
-NAMES = [f"{kind}{variant}.pth" for kind in KINDS for variant in ("", "-parallel", "-float", "-float32", "-2019")]
+NAMES = [f"{kind}{variant}.pth" for kind in KINDS for variant in ("", "-parallel", "-2019")]
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +108,12 @@ def test_an_old_checkpoint_becomes_one_of_today(name: str, old_dir: Path, tmp_pa
     assert checkpoint["position"] == {"epoch": 8, "step_in_epoch": 0, "global_step": 0}
     assert checkpoint["epoch"] == 7
     assert checkpoint["config"] == CONFIG
-    assert checkpoint["log"] == {"monitor_best": 0.25}
     expected = torch.load(old_dir / f"weights-{name}", weights_only=True)
     model = network()
     load_weights(model, checkpoint["model"], "new.pth")
     assert same(dict(model.state_dict()), dict(expected))
     assert "\n" not in line
-    assert re.search(r"9 tensors, epoch 7, monitor_best 0.25 of .*not the optimizer's state", line)
+    assert re.search(r"new.pth: 9 tensors, epoch 7, of .*not the optimizer's state", line)
     assert [path.name for path in tmp_path.iterdir()] == ["new.pth"]
 
 
@@ -141,25 +138,6 @@ def test_a_name_is_stripped_only_where_all_have_the_prefix(tmp_path: Path) -> No
     assert set(load_checkpoint(tmp_path / "new.pth")["model"]) == {"module.a", "head"}
 
 
-@pytest.mark.parametrize(
-    ("best", "expected"),
-    [
-        (np.float16(0.5), 0.5),
-        (np.int64(3), 3.0),
-        (np.float32("inf"), None),
-        (float("nan"), None),
-        (10**400, None),
-        (np.datetime64("2020-01-01"), None),
-        (np.zeros(2), None),
-        ("x", None),
-    ],
-)
-def test_monitor_best_is_a_plain_number_or_left_out(best: Any, expected: float | None, tmp_path: Path) -> None:
-    torch.save({"arch": "Net", "state_dict": {"a": torch.zeros(1)}, "monitor_best": best}, tmp_path / "old.pth")
-    convert(tmp_path / "old.pth", tmp_path / "new.pth")
-    assert load_checkpoint(tmp_path / "new.pth")["log"] == ({} if expected is None else {"monitor_best": expected})
-
-
 class Call:
     """Its unpickling runs a command."""
 
@@ -176,12 +154,12 @@ def test_nothing_of_a_hostile_checkpoint_runs(key: str, is_zip: bool, tmp_path: 
     touched, old = tmp_path / "touched", tmp_path / "old.pth"
     state: dict[str, Any] = {"arch": "Net", "epoch": 1, "state_dict": {"a": torch.zeros(1)}, "monitor_best": 0.0}
     torch.save(state | {key: Call(touched)}, old, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(CheckpointError, match="to convert"):
+    with pytest.raises(CheckpointError, match=CONVERT):
         load_checkpoint(old)
-    with pytest.raises(CheckpointError, match="to convert"):
+    with pytest.raises(CheckpointError, match=CONVERT):
         find_checkpoint(old)
     if key == "state_dict":
-        with pytest.raises(CheckpointError, match="a whole object"):
+        with pytest.raises(CheckpointError, match="no weights in it"):
             convert(old, tmp_path / "new.pth")
         assert not (tmp_path / "new.pth").exists()
     else:
@@ -216,39 +194,25 @@ def test_no_opcode_of_a_hostile_pickle_runs_anything(
     assert os.listdir() == ["old.pth"]
 
 
-@pytest.mark.parametrize(
-    "pickled", [b"\x80\x04\x96\0\0\0\0\x05\0\0\0.", b"\x80\x02}r\xff\xff\xff\x7f."], ids=["bytearray", "memo"]
-)
-def test_a_pickle_that_asks_for_gigabytes_gets_none(pickled: bytes, tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with zipfile.ZipFile(tmp_path / "old.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/version", "3\n")
-    with pytest.raises(CheckpointError, match=r"old.pth: "):
-        convert(tmp_path / "old.pth", tmp_path / "new.pth")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
-
-
 @pytest.mark.parametrize("name", [*NAMES, "weights-zip.pth", "weights-legacy.pth"])
-def test_an_old_checkpoint_is_named_with_the_command_that_converts_it(name: str, old_dir: Path, tmp_path: Path) -> None:
+def test_an_old_checkpoint_is_refused_with_the_command_that_converts_it(name: str, old_dir: Path) -> None:
     path = old_dir / name
-    what = "weights alone" if name.startswith("weights") else "a checkpoint of the published template"
     for use in (load_checkpoint, find_checkpoint):
-        with pytest.raises(CheckpointError, match=f"^{path}: {what}") as caught:
+        with pytest.raises(CheckpointError, match=f"^{path}{CONVERT}") as caught:
             use(path)
-        assert str(caught.value).endswith(f"to convert: python -m checkpoint.convert --trust {path} converted.pth")
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_old_run_directory_is_named_by_the_checkpoint_to_convert(
+def test_an_old_run_directory_is_refused_with_the_command_too(
     kind: str, old_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("checkpoint-epoch5.pth", "checkpoint-epoch10.pth", "model_best.pth"):
         (tmp_path / name).write_bytes((old_dir / f"{kind}.pth").read_bytes())
-    with pytest.raises(CheckpointError, match=r"checkpoint-epoch10.pth: a checkpoint of the published template"):
+    what = f"^{tmp_path}: none of its 3 checkpoints is whole: {tmp_path}"
+    with pytest.raises(CheckpointError, match=f"{what}/checkpoint-epoch10.pth{CONVERT}"):
         find_checkpoint(tmp_path)
-    with pytest.raises(CheckpointError, match=r"model_best.pth: a checkpoint of the published template"):
+    with pytest.raises(CheckpointError, match=f"{what}/model_best.pth{CONVERT}"):
         find_checkpoint(tmp_path, prefer="model_best.pth")
     assert caplog.text == ""
     (tmp_path / "latest.pth").write_bytes(ours())
@@ -257,18 +221,18 @@ def test_an_old_run_directory_is_named_by_the_checkpoint_to_convert(
 
 
 def ours() -> bytes:
-    """Return a checkpoint of this project whose parts have the words of the published template."""
+    """Return a checkpoint of this project."""
     state = {"position": {"epoch": 2, "step_in_epoch": 0, "global_step": 9}, "model": {"a": torch.zeros(3)}}
-    return serialise(state | {"config": {"arch": {}, "state_dict": 1, "monitor_best": 2}})
+    return serialise(state | {"environment": {}})
 
 
 def test_a_checkpoint_of_ours_with_a_damaged_seal_is_damaged_and_not_old(tmp_path: Path) -> None:
     path = tmp_path / "latest.pth"
     path.write_bytes(ours().replace(b"sha256=", b"sha257="))
-    with pytest.raises(CheckpointError, match="damaged or not a checkpoint of this project"):
+    with pytest.raises(CheckpointError, match=r"damaged, or not a checkpoint of this project$"):
         load_checkpoint(path)
     path.write_bytes(ours())
-    with pytest.raises(CheckpointError, match="is a checkpoint of this project already"):
+    with pytest.raises(CheckpointError, match="no weights in it"):
         convert(path, tmp_path / "new.pth")
 
 
@@ -286,56 +250,38 @@ def test_an_old_checkpoint_cut_short_is_told_in_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["old.pth"]
 
 
-def test_a_flipped_bit_in_the_weights_of_an_old_zip_is_noticed(old_dir: Path, tmp_path: Path) -> None:
-    data = bytearray((old_dir / "zip.pth").read_bytes())
-    weight = torch.load(old_dir / "weights-zip.pth", weights_only=True)["2.weight"]
-    data[data.index(weight.numpy().tobytes())] ^= 1
-    (tmp_path / "old.pth").write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"damaged: the checksum of .*/data/[0-9]+. does not fit"):
-        convert(tmp_path / "old.pth", tmp_path / "new.pth")
-
-
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "content",
     [
-        ([torch.zeros(1)], "no weights in it"),
-        ({}, "no weights in it"),
-        ({"model": {"a": torch.zeros(1)}}, "'model' is no tensor"),
-        ({"state_dict": {"a": torch.zeros(1), "b": 3}}, "'b' is no tensor"),
-        ({1: torch.zeros(1)}, "1 is no tensor"),
-        (Path("a"), "a whole object, not weights"),
+        [torch.zeros(1)],
+        {},
+        {"model": {"a": torch.zeros(1)}},
+        {"state_dict": {"a": torch.zeros(1), "b": 3}},
+        {1: torch.zeros(1)},
+        Path("a"),
     ],
 )
-def test_what_holds_no_weights_is_refused(content: Any, reason: str, tmp_path: Path) -> None:
+def test_what_holds_no_weights_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "old.pth")
-    with pytest.raises(CheckpointError, match=reason):
+    with pytest.raises(CheckpointError, match=r"old.pth: no weights in it; of a whole model, save its state_dict\(\)"):
         convert(tmp_path / "old.pth", tmp_path / "new.pth")
     assert not (tmp_path / "new.pth").exists()
 
 
-def test_a_whole_model_and_a_scripted_one_are_refused(old_dir: Path, tmp_path: Path) -> None:
-    for kind in KINDS:
-        with pytest.raises(CheckpointError, match="a whole object"):
-            convert(old_dir / f"model-{kind}.pth", tmp_path / "new.pth")
-    with zipfile.ZipFile(tmp_path / "old.pth", "w") as archive:
-        for name in ("data.pkl", "constants.pkl", "version"):
-            archive.writestr(f"archive/{name}", b"N.")
-    with pytest.raises(CheckpointError, match=r"a model of torch\.jit"):
-        convert(tmp_path / "old.pth", tmp_path / "new.pth")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_model_is_refused(kind: str, old_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model-.*pth: "):
+        convert(old_dir / f"model-{kind}.pth", tmp_path / "new.pth")
 
 
-def doubled(depth: int) -> list[Any]:
-    """Return a list of two to the power of `depth` values in little memory."""
-    result: list[Any] = []
-    for _ in range(depth):
-        result = [result, result]
-    return result
-
-
-def test_a_config_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "config": {"a": doubled(40)}}, tmp_path / "old.pth")
-    with pytest.raises(CheckpointError, match="its config has more than 2,000,000 values"):
-        convert(tmp_path / "old.pth", tmp_path / "new.pth")
+def test_objects_of_any_class_do_not_hinder_and_plain_values_of_the_config_stay(tmp_path: Path) -> None:
+    config = {"a": {"b": (1, 2.5)}, "c": None, "data_dir": Path("data")}
+    state = {"state_dict": {"a": torch.zeros(1)}, "config": config, "epoch": np.int64(3)}
+    torch.save(state | {"x": deque([1], 3), "y": np.zeros(2), "z": Counter("ab")}, tmp_path / "old.pth")
+    convert(tmp_path / "old.pth", tmp_path / "new.pth")
+    checkpoint = load_checkpoint(tmp_path / "new.pth")
+    assert checkpoint["config"] == {"a": {"b": [1, 2.5]}, "c": None, "data_dir": {}}
+    assert checkpoint["epoch"] == 0
 
 
 def test_no_file_is_overwritten_and_none_left_half_written(old_dir: Path, tmp_path: Path) -> None:
@@ -348,7 +294,7 @@ def test_no_file_is_overwritten_and_none_left_half_written(old_dir: Path, tmp_pa
         convert(old_dir / "zip.pth", old_dir / "zip.pth")
     with pytest.raises(RunDirError, match="cannot be written to: No such file"):
         convert(old_dir / "zip.pth", tmp_path / "missing" / "new.pth")
-    with pytest.raises(CheckpointError, match="cannot be read: No such file"):
+    with pytest.raises(CheckpointError, match="cannot be read: FileNotFoundError"):
         convert(tmp_path / "missing.pth", tmp_path / "other.pth")
     assert os.listdir(tmp_path) == ["new.pth"]
 
@@ -370,7 +316,7 @@ def test_the_command_asks_for_trust(old_dir: Path, tmp_path: Path, capsys: pytes
     process = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert process.returncode == CheckpointError.exit_code
     assert process.stderr.count("\n") == 1
-    assert "not read: it is a pickle, and loading one from a stranger could run code" in process.stderr
+    assert "not read: a pickle can run code; where you know who made it, add --trust" in process.stderr
     assert process.stdout == ""
     assert os.listdir(tmp_path) == []
     process = subprocess.run([*command, "--trust", *files], cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -389,12 +335,12 @@ def test_weights_that_fit_are_loaded_and_the_rest_is_told() -> None:
     del weights["1.running_var"]
     weights["head.weight"] = torch.zeros(2, 2)
     assert load_fitting_weights(model, weights, "here").splitlines() == [
-        "here: 5 of the model's 9 tensors are in the file and loaded; the rest stay as initialised",
-        "  1.running_var  not in the file   float32 [4]",
-        "  head.weight    not in the model  float32 [2, 2]",
-        "  0.bias         differs           no tensor but list in the file, float32 [4] in the model",
-        "  2.weight       differs           float32 [5, 4] in the file, float32 [2, 4] in the model",
-        "  2.bias         differs           float64 [2] in the file, float32 [2] in the model",
+        "here: 5 of the model's 9 tensors fit and are loaded",
+        "  0.bias: no tensor but list in the file, float32 [4] in the model",
+        "  1.running_var: not in the file, float32 [4] in the model",
+        "  2.weight: float32 [5, 4] in the file, float32 [2, 4] in the model",
+        "  2.bias: float64 [2] in the file, float32 [2] in the model",
+        "  head.weight: float32 [2, 2] in the file, not in the model",
     ]
     loaded = {"0.weight", "1.weight", "1.bias", "1.running_mean", "1.num_batches_tracked"}
     assert same(dict(model.state_dict()), {name: weights[name] if name in loaded else before[name] for name in before})
@@ -403,7 +349,7 @@ def test_weights_that_fit_are_loaded_and_the_rest_is_told() -> None:
 def test_weights_that_all_fit_are_as_load_weights_loads_them() -> None:
     weights = {name: torch.full_like(value, 3) for name, value in network().state_dict().items()}
     one, other = network(), network()
-    assert load_fitting_weights(one, weights, "here") == "here: 9 of the model's 9 tensors are in the file and loaded"
+    assert load_fitting_weights(one, weights, "here") == "here: 9 of the model's 9 tensors fit and are loaded"
     load_weights(other, weights, "here")
     assert same(dict(one.state_dict()), dict(other.state_dict()))
 
@@ -412,7 +358,7 @@ def test_weights_of_which_none_fits_change_nothing_and_are_told_in_a_short_table
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     weights = OrderedDict((f"backbone.{index}", torch.zeros(1)) for index in range(30))
-    with pytest.raises(CheckpointError, match=r"^here: none of the model's 9 tensors is in the file") as caught:
+    with pytest.raises(CheckpointError, match=r"^here: 0 of the model's 9 tensors fit") as caught:
         load_fitting_weights(model, weights, "here")
     lines = str(caught.value).splitlines()
     assert len(lines) == 22

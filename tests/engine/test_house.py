@@ -144,10 +144,7 @@ def source_of(path: str, name: str) -> str:
     ("path", "name", "call"),
     [
         ("train.py", "main", "trainer.train("),
-        pytest.param(
-            *("base/base_trainer.py", "train", "self._train_epoch("),
-            marks=pytest.mark.xfail(strict=True, reason="_one_epoch lies between"),
-        ),
+        ("base/base_trainer.py", "train", "self._train_epoch("),
         ("trainer/trainer.py", "_train_epoch", "self._train_step\n"),
         ("trainer/trainer.py", "_train_step", ".step(self.optimizer)"),
     ],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Recorder(PlainTrainer):
 
 def plain_config(directory: Path, **changes: Any) -> dict[str, Any]:
     """Return the toy's config with the plain loop."""
-    return small_config(directory, trainer__loop="plain", trainer__log_every_steps=50, **changes)
+    return small_config(directory, **{"trainer__loop": "plain", "trainer__log_every_steps": 50, **changes})
 
 
 def test_each_epoch_has_an_order_of_its_own_which_the_seed_decides(tmp_path: Path) -> None:
@@ -84,7 +85,10 @@ def test_steps_are_counted_and_the_scheduler_is_in_the_checkpoint(tmp_path: Path
     [
         {},
         {"data_loader__type": "TensorLoader", "trainer__save_every_steps": 2},
-        {"metrics": [], "trainer__monitor": "off", "lr_scheduler": None, "data_loader__args__validation_split": 0},
+        {
+            **{"metrics": [], "trainer__monitor": "off", "lr_scheduler": None},
+            **{"data_loader__args__validation_split": 0, "data_loader__args__num_samples": 28},
+        },
     ],
     ids=["samples", "tensors, saved every other step", "no validation, metric or schedule"],
 )
@@ -195,10 +199,21 @@ def test_limited_and_overfitted_epochs_are_those_of_any_loop(loop: str, tmp_path
     path = write_given(small_config(tmp_path / "saved", trainer__loop=loop))
     limited = run("-c", path, "--limit-batches", "4")
     assert newest(limited)["position"]["global_step"] == 8
-    overfitted = run("-c", path, "--overfit-batches", "2", "--set", "trainer.epochs=40")
-    assert newest(overfitted)["position"]["global_step"] == 80
-    first, *_, last = [record["val_loss"] for record in epochs_of(overfitted)]
-    assert last < first / 2  # validated on the 10 samples that it trains on
+
+
+UNCOLLATED = pytest.mark.xfail(strict=True, raises=ValueError, reason="overfit does not collate what it validates")
+
+
+@pytest.mark.parametrize("loop", ["plain", "counted"])
+@pytest.mark.parametrize("data", [pytest.param("SampleLoader", marks=UNCOLLATED), "TensorLoader"])
+def test_overfitting_trains_and_validates_on_the_same_few_batches(data: str, loop: str, tmp_path: Path) -> None:
+    config = small_config(tmp_path / "saved", trainer__loop=loop, data_loader__type=data)
+    trainer: Any = toy.main(toy.parse_args(["-c", write_given(config), "--overfit-batches", "2"]))
+    assert trainer.position.global_step == 4
+    training = [batch for [(batch, _)] in trainer.data_loader.epoch_steps(1, seed=0)]
+    validation = list(trainer.valid_data_loader)
+    assert [targets.tolist() for _, targets in validation] == [targets.tolist() for _, targets in training]
+    assert [len(targets) for _, targets in validation] == [5, 5]
 
 
 def test_a_loop_that_leaves_the_loader_early_begins_the_next_epoch_all_the_same(tmp_path: Path) -> None:
@@ -230,7 +245,7 @@ def test_a_second_pass_in_an_epoch_comes_whole_after_a_stop_in_the_first(tmp_pat
                 self.optimizer.step()
             return log
 
-    expected = assert_exact_at(INNER, tmp_path, Twice)
+    expected = assert_exact_at([2, 5, 9], tmp_path, Twice)
     assert newest(expected)["position"]["global_step"] == 24
 
 
@@ -265,7 +280,7 @@ class GanTrainer(PlainTrainer):
 
 
 def test_a_gan_is_saved_between_batches_alone_and_goes_on_to_the_bit(tmp_path: Path) -> None:
-    expected = assert_exact_at(STEPS, tmp_path, GanTrainer, trainer__save_every_steps=1)
+    expected = assert_exact_at(STEPS, tmp_path, GanTrainer, trainer__save_every_steps=1, trainer__tensorboard=False)
     content = newest(expected)
     assert content["position"]["global_step"] == 12
     assert {"model", "optimizer", "nets.critic", "critic_optimizer", "schedules.0"} <= content.keys()
@@ -278,21 +293,16 @@ def test_a_gan_is_saved_between_batches_alone_and_goes_on_to_the_bit(tmp_path: P
 # Endless loaders.
 
 
-def endless(*args: Any, **kwargs: Any) -> PlainTrainer:
-    """Return the trainer of 2020 with epochs of a number of batches: one more than it says."""
-    return PlainTrainer(*args, **kwargs, len_epoch=3)
+endless = partial(PlainTrainer, len_epoch=3)  # epochs of a number of batches: as in 2020, one more than it says
 
 
 def test_epochs_of_an_endless_loader_go_on_from_one_to_the_next(tmp_path: Path) -> None:
-    def recorder(*args: Any, **kwargs: Any) -> Recorder:
-        return Recorder(*args, **kwargs, len_epoch=3)
-
-    trainer = toy.main(parsed(plain_config(tmp_path, trainer__epochs=3)), recorder)
+    trainer = toy.main(parsed(plain_config(tmp_path, trainer__epochs=3)), partial(Recorder, len_epoch=3))
     assert isinstance(trainer, Recorder)
     loader = parsed(plain_config(tmp_path)).init_obj("data_loader")
     passes = [step for epoch in (1, 2) for step in loader.epoch_steps(epoch, seed=0)]
     batches = [targets.tolist() for [((_, targets), _)] in passes]
-    assert sum(trainer.seen, []) == [value for batch in batches for value in (len(batch), *batch)]
+    assert list(chain.from_iterable(trainer.seen)) == [value for batch in batches for value in (len(batch), *batch)]
     assert trainer.position.global_step == 12
 
 
@@ -305,7 +315,7 @@ def test_an_endless_loader_is_gone_on_with_between_epochs(save_every_steps: int 
         config = plain_config(tmp_path / str(num_epochs), **changes)
         train(config, "--set", f"trainer.epochs={num_epochs}", trainer=endless)
         run("-r", str(the_run(config)), "--set", "trainer.epochs=4", trainer=endless)
-        assert newest(the_run(config))["endless" if False else "data_loader"]["num_passes"] == 3
+        assert newest(the_run(config))["data_loader"]["num_passes"] == 3
         assert_same_run(expected, the_run(config))
 
 
@@ -315,7 +325,7 @@ def test_a_stop_in_an_epoch_of_an_endless_loader_loses_that_epoch_and_says_so(
 ) -> None:
     class Interrupted(PlainTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs, len_epoch=3)
+            super().__init__(*args, **kwargs | {"len_epoch": 3})
             self.num_steps = 0
             self.optimizer.register_step_post_hook(self._interrupt)
 
@@ -345,8 +355,9 @@ def test_an_endless_loader_over_a_list_is_iterated_from_the_beginning() -> None:
 class ForeignTrainer(PlainTrainer):
     """One whose loader is torch's own."""
 
-    def __init__(self, *args: Any, data_loader: Any, **kwargs: Any) -> None:
-        super().__init__(*args, data_loader=self.make_loader(data_loader.dataset.dataset), **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["data_loader"] = self.make_loader(kwargs["data_loader"].dataset.dataset)
+        super().__init__(*args, **kwargs)
 
     @staticmethod
     def make_loader(dataset: Any) -> DataLoader[Any]:
@@ -379,8 +390,7 @@ class BatchedTrainer(ForeignTrainer):
 @pytest.mark.parametrize("trainer", [ForeignTrainer, WeightedTrainer, BatchedTrainer])
 def test_a_loader_of_torchs_own_is_gone_on_with_to_the_bit(trainer: toy.TrainerClass, tmp_path: Path) -> None:
     num_steps = {ForeignTrainer: 7, WeightedTrainer: 6, BatchedTrainer: 5}[trainer]  # type: ignore[index]
-    inner = [step for step in range(1, 2 * num_steps) if step % num_steps]
-    expected = assert_exact_at(inner, tmp_path, trainer)
+    expected = assert_exact_at([1, num_steps - 1, num_steps + 2], tmp_path, trainer)
     assert newest(expected)["position"]["global_step"] == 2 * num_steps
 
 
@@ -451,29 +461,32 @@ def test_a_stream_is_saved_between_epochs_and_goes_on_from_there(
 # Around an epoch.
 
 
-class Freezing(PlainTrainer):
-    """Freezes a layer in the first epoch, and remembers when it was asked."""
+def freezing(trainer: type[Any]) -> type[Any]:
+    """Return a trainer that freezes a layer in its first epoch, and notes when it was asked."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.asked: list[tuple[int, int]] = []
+    class Freezing(trainer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.asked: list[tuple[int, int]] = []
 
-    def _before_epoch(self, epoch: int) -> None:
-        assert epoch == self.position.epoch == self.start_epoch
-        self.asked.append((epoch, self.position.step_in_epoch))
-        self.model.hidden.requires_grad_(epoch > 1)  # type: ignore[operator, union-attr]
+        def _before_epoch(self, epoch: int) -> None:
+            assert epoch == self.position.epoch == self.start_epoch
+            self.asked.append((epoch, self.position.step_in_epoch))
+            self.model.hidden.requires_grad_(epoch > 1)
+
+    return Freezing
 
 
-@pytest.mark.parametrize("trainer", [Freezing, type("CountedFreezing", (toy.ToyTrainer,), dict(vars(Freezing)))])
+@pytest.mark.parametrize("trainer", [freezing(PlainTrainer), freezing(toy.ToyTrainer)], ids=["plain", "counted"])
 def test_what_comes_before_an_epoch_comes_before_one_that_is_gone_on_with_too(trainer: Any, tmp_path: Path) -> None:
-    if not issubclass(trainer, PlainTrainer):
-        trainer.__init__ = lambda self, *args, **kwargs: (
-            toy.ToyTrainer.__init__(self, *args, **kwargs),
-            setattr(self, "asked", []),
-        )[0]
-    assert_exact_at([3, 9], tmp_path, trainer)
+    expected = assert_exact_at([3], tmp_path, trainer)
+    first = load_checkpoint(expected / "checkpoint-epoch1.pth")["model"]["hidden.bias"]
     config = small_config(tmp_path / "again")
     with stopped_at(9):
         train(config, trainer=trainer)
-    resumed = toy.main(toy.parse_args(["-r", str(the_run(config))]), trainer)
-    assert resumed.asked == [(2, 3)]  # type: ignore[attr-defined]
+    resumed: Any = toy.main(toy.parse_args(["-r", str(the_run(config))]), trainer)
+    assert resumed.asked == [(2, 3)]
+    assert_same_run(expected, the_run(config))
+    assert not torch.equal(first, newest(expected)["model"]["hidden.bias"])
+    initial = toy.build_trainer(parsed(config)).model.state_dict()["hidden.bias"]
+    assert torch.equal(first, initial)

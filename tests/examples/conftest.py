@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from few_digits import on_few_digits, write_few_digits
 from helpers import ROOT
+
+collect_ignore = [] if hasattr(os, "fork") else ["test_faults.py", "test_csv_cache.py"]  # fork, kill, limit processes
 
 
 @pytest.fixture(scope="session")

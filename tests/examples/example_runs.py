@@ -1,4 +1,4 @@
-"""Runs of train.py and test.py in this process."""
+"""Runs of train.py and test.py in this process, and the curves that they leave."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import test as test_script
 import train as train_script
@@ -14,6 +15,13 @@ from helpers import write_given
 MLP_CANNOT_ADAPT = pytest.mark.xfail(
     strict=True, raises=AttributeError, reason="MLP.adapt of model/model.py takes peek(1)[0], the batch, for its inputs"
 )
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return every TensorBoard curve that does not depend on the clock, as (step, value); none is hidden."""
+    events = EventAccumulator(str(run_dir), {"scalars": 0}, purge_orphaned_data=False).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("perf/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 def train(config: dict[str, Any], *args: str) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from example_runs import run_train, train
-from helpers import ROOT, assert_equal, epochs_of, newest, records_of
+from helpers import assert_equal, epochs_of, newest, records_of
 from model.model import MLP, MnistModel
 from parse_config import TrainerOptions
 from speed import accelerate, clip_gradients, fast_kernels, input_format, lay_out, set_process_modes
@@ -27,21 +27,6 @@ from utils import ConfigError
 CPU = torch.device("cpu")
 PLAIN = TrainerOptions(epochs=1)
 CAPTURED = TrainerOptions(epochs=1, cuda_graph=True)
-PAGE_FAULTS = """
-import resource
-import torch
-from parse_config import TrainerOptions
-from speed import set_process_modes
-
-def faults_of_a_step():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    activations = [torch.ones(10 << 20) for _ in range(2)]  # 40 MiB each
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-for keep_memory, device in ((False, "cpu"), (True, "cuda"), (True, "cpu")):
-    set_process_modes(TrainerOptions(epochs=1, keep_memory=keep_memory), torch.device(device))
-    print(min(faults_of_a_step() for _ in range(3)))
-"""
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -241,11 +226,34 @@ def test_clipping_is_torchs_own(max_norm: float) -> None:
     assert_equal(clipped, [parameter.grad for parameter in parameters])
 
 
+def page_faults_of_a_step() -> int:
+    """Return how many pages the system has to hand out for the activations of a step, 40 MiB each."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    activations = [torch.ones(10 << 20) for _ in range(2)]
+    del activations
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def write_page_faults(path: Path) -> None:
+    """Write the page faults of a step with keep_memory off, with it on but on a GPU, and with it on on a CPU."""
+    counts = []
+    for keep_memory, device in ((False, "cpu"), (True, "cuda"), (True, "cpu")):
+        set_process_modes(TrainerOptions(epochs=1, keep_memory=keep_memory), torch.device(device))
+        counts.append(min(page_faults_of_a_step() for _ in range(3)))
+    path.write_text(json.dumps(counts))
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets what others do by themselves")
-def test_memory_that_a_step_frees_is_kept_for_the_next_steps_on_a_cpu_unless_keep_memory_is_off() -> None:
-    command = [sys.executable, "-c", PAGE_FAULTS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    off, on_gpu, on = (int(text) for text in done.stdout.split())
+def test_memory_that_a_step_frees_is_kept_for_the_next_steps_on_a_cpu_unless_keep_memory_is_off(tmp_path: Path) -> None:
+    from faults import CONTEXT, PRELOAD, exit_code
+
+    CONTEXT.set_forkserver_preload([*PRELOAD, "train"])  # where this is the first: other tests use the server too
+    process = CONTEXT.Process(target=write_page_faults, args=(tmp_path / "counts.json",))
+    process.start()
+    assert exit_code(process) == 0
+    off, on_gpu, on = json.loads((tmp_path / "counts.json").read_text())
     assert on * 100 < off
     assert on * 100 < on_gpu
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from checkpoint.file import load_checkpoint
 from data_loader.csv_data import CsvDataLoader
-from example_runs import MLP_CANNOT_ADAPT, evaluate, run_train
-from faults import curves_of
+from example_runs import MLP_CANNOT_ADAPT, curves, evaluate, run_train
 from helpers import assert_equal, epochs_of, newest, records_of
 from model.model import MLP
 
@@ -68,14 +67,14 @@ def test_it_ends_where_the_old_code_did_with_each_step_logged_once(resumed: Path
 
 
 def test_its_curves_are_continuous(resumed: Path) -> None:
-    curves = curves_of(resumed)
+    curves_of_run = curves(resumed)
     for name in ("loss", "mae"):
         for part in ("train", "valid"):
-            points, key = curves[f"{name}/{part}"], f"val_{name}" if part == "valid" else name
+            points, key = curves_of_run[f"{name}/{part}"], f"val_{name}" if part == "valid" else name
             expected = {record["global_step"]: record[key] for record in epochs_of(resumed)}
             assert [step for step, _ in points] == [NUM_STEPS * epoch for epoch in (1, 2, 3, 4)]
             assert dict(points) == pytest.approx(expected)
-    assert [step for step, _ in curves["lr/group0"]] == [NUM_STEPS * epoch for epoch in (1, 2, 3, 4)]
+    assert [step for step, _ in curves_of_run["lr/group0"]] == [NUM_STEPS * epoch for epoch in (1, 2, 3, 4)]
 
 
 def test_it_is_tested_with_the_values_of_the_old_code(resumed: Path) -> None:

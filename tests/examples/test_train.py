@@ -11,19 +11,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from checkpoint.file import find_checkpoint, load_checkpoint
-from example_runs import evaluate, run_train, train
+from example_runs import curves, evaluate, run_train, train
 from few_digits import NUM_IMAGES, NUM_STEPS
 from helpers import assert_equal, epochs_of, newest, records_of
 from utils import CheckpointError
 
 STATE = ("model", "optimizer", "lr_scheduler", "monitor", "position", "rng")
-
-
-def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return every TensorBoard curve that does not depend on the clock, as (step, value)."""
-    events = EventAccumulator(str(run_dir)).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("perf/")]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
