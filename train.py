@@ -7,7 +7,7 @@ import argparse
 
 from torch import nn
 
-from base import BaseTrainer, param_groups, prepare_model
+from base import param_groups, prepare_model
 from parse_config import ConfigParser, CustomArg
 from parse_config.command_line import add_run_flags
 from preflight import choose_batch_size, rehearse
@@ -22,7 +22,7 @@ OPTIONS = [
 ]
 
 
-def build_trainer(config: ConfigParser) -> BaseTrainer:
+def build_trainer(config: ConfigParser) -> Trainer:
     """Build the objects that the config names, and the trainer that trains them."""
     options = config.section("trainer")
     device, _ = prepare_device(config["n_gpu"], config["device"])

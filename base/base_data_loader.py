@@ -56,6 +56,10 @@ class BaseDataLoader(DataLoader[Any]):
     dataset: BatchDataset
     batch_sampler: EpochBatchSampler
     generator: torch.Generator
+    after_batch: Callable[[], None] | None = None
+    """Called when the batch after the first is asked for, and so on: nothing of the last one is under way then."""
+    _valid_loader: Any = None
+    _upcoming = (0, 1, 0)  # seed, epoch and first batch of the next iteration
 
     def __init__(
         self,
@@ -84,21 +88,16 @@ class BaseDataLoader(DataLoader[Any]):
         if valid_indices is not None:
             train_indices, valid_indices = _without(valid_indices, _size(valid_dataset), indices, _size(dataset))
         else:
-            num_samples, where = _size(dataset if indices is None else indices), f"{WHERE}.validation_split"
-            train_indices, valid_indices = split_indices(
-                num_samples, validation_split, where, indices=indices, seed=split_seed
-            )
+            size, how = _size(dataset if indices is None else indices), {"indices": indices, "seed": split_seed}
+            train_indices, valid_indices = split_indices(size, validation_split, f"{WHERE}.validation_split", **how)
         if validation_set is not None:
             valid_dataset, valid_indices = validation_set, torch.arange(_size(validation_set))
         self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
         self.resolved_args: dict[str, Any] = {}
-        self.after_batch: Callable[[], None] | None = None  # called when the next batch is asked for
         self.num_workers_asked = num_workers
         self.n_samples = len(train_indices)
         self._collate = collate_fn
         self._valid = (valid_dataset, valid_indices, batch_size)
-        self._valid_loader: Any = None
-        self._upcoming = (0, 1, 0)  # seed, epoch and first batch of the next iteration
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
         DataLoader.__init__(self, **self._options(dataset, train_indices, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name

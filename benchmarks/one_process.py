@@ -77,6 +77,7 @@ def _running(stack: ExitStack, trainer: Trainer) -> Trainer:
 
 def _train_epoch(trainer: Trainer) -> None:
     trainer._finish_epoch(trainer._train_epoch(trainer.position.epoch))
+    assert trainer.checkpoints
     trainer.checkpoints.wait()
 
 

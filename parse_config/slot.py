@@ -173,7 +173,9 @@ class Slot:
 def _files_of(package: str) -> list[Path]:
     """Return the Python files of a folder, its __init__.py aside: what that exports is defined in the others."""
     folder = import_module(package)
-    return [path for root in folder.__path__ for path in Path(root).glob("*.py") if path.stem != "__init__"]
+    return [
+        path for root in getattr(folder, "__path__", []) for path in Path(root).glob("*.py") if path.stem != "__init__"
+    ]
 
 
 def _defines(path: Path, name: Any) -> bool:

@@ -38,6 +38,7 @@ def train_in_turns(trainer: Trainer, next_turn: NextTurn) -> None:
     train_epoch = trainer._train_epoch
 
     def train_epoch_in_turn(epoch: int) -> dict[str, float]:
+        assert trainer.checkpoints
         trainer.checkpoints.wait()  # what is written in the background belongs to the epoch that was saved
         next_turn()
         return train_epoch(epoch)

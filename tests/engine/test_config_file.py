@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from toy import CONFIG
 
 from parse_config.config_file import MAX_BYTES, read_config
+from toy import CONFIG
 from utils import ConfigError
 
 

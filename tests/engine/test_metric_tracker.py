@@ -169,13 +169,15 @@ def errors(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).abs().mean(dim=0)
 
 
-def extremes(outputs: Tensor, targets: Tensor) -> dict[str, Any]:
-    """Two numbers by name, one of which is a vector."""
-    return {"mean": (outputs - targets).mean(), "columns": errors(outputs, targets)}
+def outer(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean of the products of any two columns: a matrix."""
+    return (outputs.unsqueeze(1) * outputs.unsqueeze(2)).mean(dim=0)
 
 
 class Extremes(Metric):
-    """The same, as a torchmetrics object that counts sums."""
+    """Two values by name, one of which is a vector."""
+
+    total: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +221,14 @@ def test_a_matrix_is_set_aside(batch_size: int) -> None:
     assert torch.equal(tracker.matrices["confusion"], MulticlassConfusionMatrix(num_classes=5)(LOGITS, LABELS))
 
 
-@pytest.mark.parametrize("metric", [errors, named(Extremes(), "sums")], ids=["vector", "dict"])
+@pytest.mark.parametrize("batch_size", [1, 4, 6])
+def test_a_matrix_of_a_function_is_its_mean(batch_size: int) -> None:
+    tracker = MetricTracker(metric_ftns=[outer])
+    assert feed_values(tracker, batch_size) == {}
+    torch.testing.assert_close(tracker.matrices["outer"], (VALUES.T @ VALUES).double() / 6)
+
+
+@pytest.mark.parametrize("metric", [errors, outer, named(Extremes(), "sums")], ids=["vector", "matrix", "dict"])
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
 def test_what_is_more_than_a_number_survives_a_stop_too(metric: Any, stop_after: int, tmp_path: Path) -> None:
     whole, first, second = (MetricTracker(metric_ftns=[metric]) for _ in range(3))
@@ -230,6 +239,7 @@ def test_what_is_more_than_a_number_survives_a_stop_too(metric: Any, stop_after:
     for part in VALUES.split(2)[stop_after:]:
         second.update_metrics(part, torch.zeros_like(part), n=2)
     assert second.result() == feed_values(whole, 2)
+    assert_equal(whole.matrices, second.matrices)
 
 
 def test_a_vector_after_a_reset_begins_at_zero_again() -> None:
@@ -274,13 +284,20 @@ def test_only_the_first_reset_after_the_middle_of_an_epoch_keeps_it() -> None:
     assert math.isnan(second.avg("loss"))
 
 
-@pytest.mark.parametrize("total", [torch.zeros(7), torch.zeros(2, 2)])
-def test_totals_that_are_none_of_this_runs_are_refused(total: Tensor) -> None:
+@pytest.mark.parametrize(("key", "total"), [("loss", torch.zeros(7)), ("accuracy", torch.zeros(2, 2, 2, 2))])
+def test_totals_that_are_none_of_this_runs_are_refused(key: str, total: Tensor) -> None:
     tracker = make_tracker()
     state = tracker.state_dict()
-    key = "loss" if total.ndim == 1 else "accuracy"
-    with pytest.raises(ValueError, match=f"{key} is .*, which is no metric of this run"):
+    with pytest.raises(ValueError, match=f"{key} is .*, not a value of this run"):
         tracker.load_state_dict(state | {"totals": state["totals"] | {key: total}})
+
+
+def test_a_mean_over_nothing_changes_nothing() -> None:
+    tracker = MetricTracker("loss")
+    tracker.update("loss", 2.0, n=3)
+    tracker.update("loss", math.nan, n=0)
+    tracker.update("loss", torch.tensor(math.nan), n=0)
+    assert tracker.avg("loss") == 2.0
 
 
 def test_outputs_and_targets_are_any_nest_of_tensors() -> None:

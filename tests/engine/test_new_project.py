@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_script
 
 import new_project
+from helpers import ROOT, run_script
 from new_project import create
 from utils import ConfigError
 

@@ -87,7 +87,7 @@ def rich_config(directory: Path, **changes: Any) -> dict[str, Any]:
 def test_whatever_a_trainer_holds_is_saved_and_goes_on_to_the_bit(tmp_path: Path) -> None:
     config = rich_config(tmp_path)
     changes = {"loss": config["loss"], "teacher": config["teacher"]}
-    expected = assert_exact_at([1, 4, 6, 8], tmp_path, RichTrainer, **changes)
+    expected = assert_exact_at([1, 6, 8], tmp_path, RichTrainer, **changes)
     content = newest(expected)
     extra = {"criterion", "second_model", "optimizers.second", "schedules.0", "counters.0", "counters.1", "teacher"}
     assert extra <= content.keys()
@@ -139,8 +139,8 @@ def as_format_1(path: Path) -> None:
 
 
 def test_a_checkpoint_of_format_1_goes_on_with_the_parts_it_has(tmp_path: Path) -> None:
-    expected = train(small_config(tmp_path / "whole"))
-    config = small_config(tmp_path / "stopped")
+    expected = train(small_config(tmp_path / "whole", trainer__channels_last=False))
+    config = small_config(tmp_path / "stopped", trainer__channels_last=False)
     with stopped_at(3):
         train(config)
     as_format_1(the_run(config) / "latest.pth")
@@ -205,7 +205,7 @@ def test_the_number_of_threads_is_told_of(tmp_path: Path) -> None:
         'lr_scheduler.args.lr_lambda="0.5 ** epoch"',
         "lr_scheduler=null",
         "trainer.monitor=max val_accuracy",
-        "teacher.type=ToyNet",
+        'teacher={"type": "ToyNet"}',
     ],
 )
 def test_what_a_state_belongs_to_cannot_change_even_if_inexact_is_allowed(change: str, tmp_path: Path) -> None:

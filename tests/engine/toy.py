@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -303,6 +303,14 @@ def _measure(
     return metrics.result()
 
 
+class Result(NamedTuple):
+    """What a batch gave."""
+
+    loss: Tensor
+    outputs: Tensor
+    targets: Tensor
+
+
 class ToyTrainer(BaseTrainer):
     """A loop that counts its own steps."""
 
@@ -341,11 +349,11 @@ class ToyTrainer(BaseTrainer):
         check_run(self)
         check_batch(self, self._try_batch)
 
-    def _try_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _try_batch(self) -> Result:
         self.model.eval()
         inputs, targets = self.data_loader.peek(8).batch
         outputs = self.model(inputs)
-        return self.criterion(outputs, targets), outputs, targets
+        return Result(self.criterion(outputs, targets), outputs, targets)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         self.model.train()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
 from example_runs import run_train
-from helpers import epochs_of, run_script, write_given
+from few_digits import on_few_digits
+from helpers import ROOT, epochs_of, run_script, write_given
 from utils import told_to_user
 
 GOOD = ["-c", "config.json", "--set", "data_loader.args.source=digits"]
@@ -97,13 +99,31 @@ def test_a_mistake_is_one_line_without_traceback_and_no_directory(
     assert not save_dir.exists()
 
 
-def test_a_run_resumes_and_is_tested_from_the_command_line(
-    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as in this process
-    first = run_script("train.py", "-c", write_given(config), "--set", "trainer.epochs=1")
-    assert first.returncode == 0, first.stderr
+class Started(NamedTuple):
+    """A run of one epoch that was started from the command line, and the modules that its process imported."""
+
+    run_dir: Path
+    imported: set[str]
+
+
+@pytest.fixture(scope="module")
+def started(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Started:
+    """Start a run in a process of its own, with as many threads as this one has."""
+    config = on_few_digits(json.loads((ROOT / "config.json").read_text()), digits_dir)
+    config["trainer"]["save_dir"] = str(tmp_path_factory.mktemp("started"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+        done = run_script("train.py", "-c", write_given(config), "--set", "trainer.epochs=1")
+    assert done.returncode == 0, done.stderr
     (run_dir,) = Path(config["trainer"]["save_dir"]).glob("*/*")
+    return Started(run_dir, {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()})
+
+
+def test_a_run_resumes_and_is_tested_from_the_command_line(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = started.run_dir
     assert run_as_main("train.py", "-r", str(run_dir), "--set", "trainer.epochs=2", monkeypatch=monkeypatch) == 0
     assert [record["epoch"] for record in epochs_of(run_dir)] == [1, 2]
     log = (run_dir / "info.log").read_text()
@@ -111,6 +131,12 @@ def test_a_run_resumes_and_is_tested_from_the_command_line(
     assert "epoch 2/2" in log
     assert run_as_main("test.py", "-r", str(run_dir), monkeypatch=monkeypatch) == 0
     assert "accuracy: 0." in capsys.readouterr().out
+
+
+@pytest.mark.xfail(strict=True, reason="Slot.find imports every package before it looks in the first")
+def test_a_run_imports_no_library_that_it_does_not_use(started: Started) -> None:
+    assert "torch" in started.imported
+    assert not started.imported & {"torchmetrics", "torchvision", "sklearn", "pyarrow", "scipy", "pandas"}
 
 
 def assert_refused(exit_code: int, args: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

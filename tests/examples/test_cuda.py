@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from base import Microbatch
 from example_runs import run_train, train
 from helpers import assert_equal, newest, records_of
 from speed import prefetch
@@ -92,11 +93,12 @@ def test_a_graph_without_a_gpu_is_told(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 def test_prefetched_batches_are_the_batches_in_their_order(device: str) -> None:
-    batches = [[(torch.full((4, 1, 3, 3), float(i)), {"a": torch.tensor(i)})] for i in range(5)]
-    got = list(prefetch(iter(batches), torch.device(device), torch.channels_last))
-    assert [step[0][0][0, 0, 0, 0].item() for step in got] == [0, 1, 2, 3, 4]
-    assert [step[0][1]["a"].item() for step in got] == [0, 1, 2, 3, 4]
-    assert got[0][0][0].device.type == device
+    steps = [[Microbatch((torch.full((4, 1, 3, 3), float(i)), {"a": torch.tensor(i)}), i)] for i in range(5)]
+    got = [microbatch for [microbatch] in prefetch(iter(steps), torch.device(device), torch.channels_last)]
+    assert [batch[0][0, 0, 0, 0].item() for batch, _ in got] == [0, 1, 2, 3, 4]
+    assert [batch[1]["a"].item() for batch, _ in got] == [0, 1, 2, 3, 4]
+    assert [microbatch.num_samples for microbatch in got] == [0, 1, 2, 3, 4]
+    assert got[0].batch[0].device.type == device
     assert list(prefetch(iter([]), torch.device(device))) == []
 
 

@@ -105,27 +105,31 @@ def signal_once(owner: type, method: str, number: int, skip: int) -> None:
     setattr(owner, method, signalling)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_run_that_is_killed_in_a_step_and_in_a_save_goes_on_to_the_bit(
-    kind: str, make_config: MakeConfig, whole: RunOnce, tmp_path: Path
+KILLED = [("step", kind) for kind in KINDS] + [("save", kind) for kind in KINDS]
+
+
+@pytest.mark.parametrize("case", slow_but(KILLED[: len(KINDS) + 1], KILLED), ids="-".join)
+def test_a_run_that_is_killed_goes_on_to_the_bit(
+    case: tuple[str, str], make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
+    place, kind = case
     expected = whole(**KINDS[kind])
     config = make_config(tmp_path / "killed", **KINDS[kind])
     args = ("-c", write_config(config), "--resume-latest")
     half = newest(expected)["position"]["global_step"] // 2
-    for owner, method, skip in ((Trainer, "_train_step", half), (CheckpointWriter, "_write", 0)):
-        assert finish(*args, setup=partial(signal_once, owner, method, signal.SIGKILL, skip)) == -signal.SIGKILL
+    owner, method, skip = (Trainer, "_train_step", half) if place == "step" else (CheckpointWriter, "_write", 3)
+    assert finish(*args, setup=partial(signal_once, owner, method, signal.SIGKILL, skip)) == -signal.SIGKILL
     assert finish(*args) == 0
     assert_same_run(expected, the_run(config))
     assert status_of(the_run(config))["status"] == "completed"
 
 
-@pytest.mark.parametrize("kind", slow_but(["two workers"], KINDS))
+@pytest.mark.parametrize("kind", slow_but(["no workers"], KINDS))
 def test_a_run_that_is_killed_at_any_time_goes_on_to_the_bit(
     kind: str, make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
     config = make_config(tmp_path / "killed", **KINDS[kind])
-    kill_until_done(config, random.Random(kind), max_kills=4)
+    kill_until_done(config, random.Random(kind), max_kills=2)
     assert_same_run(whole(**KINDS[kind]), the_run(config))
 
 
@@ -187,19 +191,18 @@ FAST = [
 ]
 
 
-@pytest.mark.parametrize("case", slow_but(FAST, SIGNALS), ids=lambda case: "-".join(map(str, case)))
+@pytest.mark.parametrize("case", slow_but(FAST, SIGNALS), ids="{0[0]}-{0[1]}-{0[2].name}".format)
 def test_signals_stop_well_wherever_they_come(
     case: tuple[str, int, signal.Signals], make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
     place, skip, number = case
-    changes = {"data_loader__args__num_workers": int(place == "loader start")}
-    config = make_config(tmp_path / "run", **changes)
+    config = make_config(tmp_path / "run", data_loader__args__num_workers=int(place == "loader start"))
     setup = partial(signal_once, *PLACES[place], number, 2 * skip if place == "train" else min(skip, 2))
     assert finish("-c", write_config(config), setup=setup) == CODES[number]
     status = status_of(the_run(config))
     assert (status["status"], status["signal"]) == ("preempted", number.name)
     assert finish("-r", str(the_run(config))) == 0
-    assert_same_run(whole(**changes), the_run(config))
+    assert_same_run(whole(), the_run(config))
 
 
 def test_a_second_signal_leaves_at_once_with_a_whole_checkpoint(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -285,14 +288,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_is_told_and_the_run_goes_on_when_there_is_room(
     small_disk: Path, make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
-    changes = {"trainer__epochs": 9, "trainer__early_stop": None}
-    config = make_config(small_disk / "saved", **changes)
-    stderr = tmp_path / "stderr"
+    subprocess.run(["mount", "-o", "remount,size=1200k", str(small_disk)], check=True)  # three checkpoints
+    config, stderr = make_config(small_disk / "saved"), tmp_path / "stderr"
     assert finish("-c", write_config(config), stderr=stderr) == 6
     assert "cannot be written to: No space left on device" in stderr.read_text()
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert newest(the_run(config))["position"]["global_step"] > 0
     assert finish("-r", str(the_run(config))) == 0
-    assert_same_run(whole(**changes), the_run(config))
+    assert_same_run(whole(), the_run(config))
 
 
 def test_a_disk_that_cannot_be_written_is_told_before_training(
@@ -344,11 +347,14 @@ def poison_loss(monkeypatch: pytest.MonkeyPatch, calls: range, what: str) -> Non
     monkeypatch.setattr(F, "nll_loss", poisoned)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("at_step", slow_but([0, 3, 9], [0, 3, 6, 9, 16]))
+NAN = [(what, at_step) for what in ("loss", "gradient") for at_step in (0, 3, 6, 9, 16)]
+
+
+@pytest.mark.parametrize("case", slow_but([("loss", 0), ("gradient", 3), ("loss", 9)], NAN), ids="{0[0]}-{0[1]}".format)
 def test_nan_stops_the_run_and_no_checkpoint_has_it(
-    what: str, at_step: int, make_config: MakeConfig, whole: RunOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: tuple[str, int], make_config: MakeConfig, whole: RunOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    what, at_step = case
     changes = {"trainer__grad_accum_steps": 1, "trainer__log_every_steps": 4}  # 8 steps an epoch
     config = make_config(tmp_path / "run", **changes)
     with monkeypatch.context() as patch:
@@ -439,10 +445,9 @@ def test_what_would_not_be_exact_is_refused_unless_it_is_allowed(
     assert records_of(run_dir)[-1]["epoch"] == 2
 
 
-def test_the_number_of_workers_does_not_change_a_run(whole: RunOnce) -> None:
-    runs = [whole(**({"data_loader__args__num_workers": n} if n else {})) for n in (0, 1, 2)]
-    assert_same_run(runs[0], runs[1])
-    assert_same_run(runs[0], runs[2])
+@pytest.mark.parametrize("num_workers", slow_but([2], [1, 2, 3]))
+def test_the_number_of_workers_does_not_change_a_run(num_workers: int, whole: RunOnce) -> None:
+    assert_same_run(whole(), whole(data_loader__args__num_workers=num_workers))
 
 
 def test_resume_latest_of_a_completed_run_changes_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
