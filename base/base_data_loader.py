@@ -88,19 +88,24 @@ class BaseDataLoader(DataLoader[Any]):
         if valid_indices is not None:
             train_indices, valid_indices = _without(valid_indices, _size(valid_dataset), indices, _size(dataset))
         else:
-            size, how = _size(dataset if indices is None else indices), {"indices": indices, "seed": split_seed}
+            size = _size(dataset if indices is None else indices)
+            how: dict[str, Any] = {"indices": indices, "seed": split_seed}
             train_indices, valid_indices = split_indices(size, validation_split, f"{WHERE}.validation_split", **how)
         if validation_set is not None:
             valid_dataset, valid_indices = validation_set, torch.arange(_size(validation_set))
         self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
         self.resolved_args: dict[str, Any] = {}
         self.num_workers_asked = num_workers
-        self.n_samples = len(train_indices)
         self._collate = collate_fn
         self._valid = (valid_dataset, valid_indices, batch_size)
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
         DataLoader.__init__(self, **self._options(dataset, train_indices, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples that are trained on, or in the test split."""
+        return len(self.train_indices())
 
     @classmethod
     def adopt(cls, loader: DataLoader[Any]) -> DataLoader[Any]:
@@ -169,7 +174,6 @@ class BaseDataLoader(DataLoader[Any]):
     def overfit(self, num_batches: int) -> DataLoader[Any]:
         """Train on the first `num_batches` batches alone, unshuffled; return a loader of the same for validation."""
         indices = self.train_indices()[: num_batches * self.batch_sampler.batch_size]
-        self.n_samples = len(indices)
         options = self._options(self.dataset, indices, self.batch_sampler.batch_size, shuffle=False)
         self.__dict__["batch_sampler"] = options["batch_sampler"]  # torch guards the name
         self._valid_loader = DataLoader(**options | {"dataset": _batched(self._valid[0])})

@@ -44,13 +44,14 @@ class Slot:
         """Return the class or function called `name`; raise ConfigError, with the reason, where there is none."""
         for package in dict.fromkeys(package for package, _ in self._modules(name)):
             modules = [module for other, module in self._modules(name) if other == package]
-            found = {vars(module)[name]: module for module in modules if name in vars(module)}
-            allowed = {obj: module for obj, module in found.items() if self._refusal(name, obj, package) is None}
-            if len(allowed) > 1:
-                files = " and ".join(module.__name__ for module in allowed.values())
+            named = [(vars(module)[name], module.__name__) for module in modules if name in vars(module)]
+            allowed = [(obj, file) for obj, file in named if self._refusal(name, obj, package) is None]
+            if len({id(obj) for obj, _ in allowed}) > 1:
+                files = " and ".join(file for _, file in allowed)
                 raise ConfigError(f"{where}: {files} both define {name!r}; give one of them another name")
             if allowed:
-                return next(iter(allowed))
+                found: Callable[..., Any] = allowed[0][0]
+                return found
         raise ConfigError(f"{where}: unknown type {name!r}; {self._why_not(name)}")
 
     def types(self) -> Iterator[tuple[str, Callable[..., Any]]]:
