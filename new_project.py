@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from utils.errors import ConfigError, told_to_user
+from utils.errors import ConfigError, exit_on_user_error
 
 ROOT = Path(__file__).resolve().parent
 # What belongs to this checkout and not to a new project: the first only at the top, the second wherever it is.
@@ -63,5 +63,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with told_to_user():
+    with exit_on_user_error():
         main()

@@ -12,7 +12,7 @@ from checkpoint.parts import eval_weights
 from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
 from trainer.evaluation import evaluate
-from utils import ConfigError, MetricTracker, prepare_device, to_device, told_to_user
+from utils import ConfigError, MetricTracker, exit_on_user_error, prepare_device, to_device
 from utils.weights import load_weights
 
 OPTIONS = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size")]
@@ -58,5 +58,5 @@ def parse_args(argv: list[str] | None = None) -> ConfigParser:
 
 
 if __name__ == "__main__":
-    with told_to_user():
+    with exit_on_user_error():
         main(parse_args())

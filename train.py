@@ -14,7 +14,7 @@ from preflight import choose_batch_size, rehearse
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
 from trainer import Trainer
-from utils import prepare_device, seed_everything, to_device, told_to_user
+from utils import exit_on_user_error, prepare_device, seed_everything, to_device
 
 OPTIONS = [
     CustomArg(["--lr", "--learning_rate"], type=float, target="optimizer;args;lr"),
@@ -77,5 +77,5 @@ def parse_args(argv: list[str] | None = None) -> ConfigParser:
 
 
 if __name__ == "__main__":
-    with told_to_user():
+    with exit_on_user_error():
         main(parse_args())

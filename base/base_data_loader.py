@@ -131,7 +131,7 @@ class BaseDataLoader(DataLoader[Any]):
         seed, epoch, first_batch = self._upcoming
         self.set_epoch(seed, epoch + 1)
         self._start(seed, epoch, first_batch)
-        after_batch, self.after_batch = self.after_batch, None  # a second pass in one epoch cannot be gone on with
+        after_batch, self.after_batch = self.after_batch, None  # a run cannot resume in a second pass of one epoch
         for batch in DataLoader.__iter__(self):
             yield batch
             if after_batch is not None:

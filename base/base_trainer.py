@@ -22,7 +22,7 @@ from checkpoint.environment import describe_environment
 from checkpoint.file import load_checkpoint
 from checkpoint.run_dir import set_aside_later
 from checkpoint.run_lock import locked
-from checkpoint.run_status import State, told_in_status
+from checkpoint.run_status import State, status_reported
 from checkpoint.writer import CheckpointWriter
 from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
@@ -84,7 +84,7 @@ class BaseTrainer(ABC):
         """
 
     def _before_epoch(self, epoch: int) -> None:
-        """Do what an epoch needs before it begins or is gone on with, such as freezing; nothing by default."""
+        """Do what an epoch needs before it begins or resumes, such as freezing layers; nothing by default."""
 
     def train(self) -> None:
         """Train to the last epoch, or until early stopping; resume first where the config says so.
@@ -114,13 +114,13 @@ class BaseTrainer(ABC):
             self.config.start_logging()
             with (
                 StopSignals() as self.signals,
-                told_in_status(run_dir, self.position, self._final_state),
+                status_reported(run_dir, self.position, self._final_state),
                 RunLog(run_dir, self.writer, log_sizes) as self.run_log,
                 CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
             ):
                 self._log_start()
                 if self.config.resume is None:
-                    self._save(None)  # a disk that is full or cannot be written to is told before training
+                    self._save(None)  # fails on a full or read-only disk before training does
                     self.checkpoints.wait()
                 try:
                     yield
@@ -129,7 +129,7 @@ class BaseTrainer(ABC):
                         self.logger.warning("this loop is saved between epochs alone: the epoch under way is lost")
                     elif self.saved_at != astuple(self.position):
                         self._save(None)
-                    self.checkpoints.wait()  # its failure is told rather than the stop
+                    self.checkpoints.wait()  # its failure is reported rather than the stop
                     raise
                 except torch.OutOfMemoryError as error:
                     loader_args = self.config["data_loader"].get("args", {})
@@ -189,7 +189,7 @@ class BaseTrainer(ABC):
         received = self.signals.received if self.checkpoints is not None else None
         if received is not None:
             where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
-            message = f"stopped by {received.name} at {where}; go on with: python train.py -r {self.checkpoint_dir}"
+            message = f"stopped by {received.name} at {where}; resume with: python train.py -r {self.checkpoint_dir}"
             raise Stopped(message, received.name, EXIT_CODES[received])
 
     def _final_state(self) -> State:

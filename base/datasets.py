@@ -104,7 +104,7 @@ class TensorBatches(BatchDataset):
 
 
 class AugmentedBatches(BatchDataset):
-    """The batches (inputs, targets) of another dataset, with the inputs augmented at random, anew each epoch."""
+    """The batches (inputs, targets) of another dataset, with random augmentation of the inputs, new in each epoch."""
 
     def __init__(self, dataset: BatchDataset, augment: Augment) -> None:
         self.dataset = dataset
@@ -125,7 +125,7 @@ class AugmentedBatches(BatchDataset):
         return self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS)), targets
 
     def fingerprint(self) -> str:
-        """Return that of the dataset: what is done to it stands in the config."""
+        """Return that of the dataset: the config has the augmentation."""
         return self.dataset.fingerprint()
 
     def to(self, device: torch.device) -> None:
@@ -155,7 +155,7 @@ class MappedBatches(BatchDataset):
         try:
             self.table = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read: {error}; delete it, and it is made anew") from None
+            raise DataError(f"{path}: cannot be read: {error}; delete it, and it is made again") from None
         self.block_size = max(1, BLOCK_BYTES // (self.table.itemsize * self.table.shape[1]))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Follows a training loop that simply iterates its loader, as the published template's do, so that it resumes exactly.
 
-Such a loop tells nothing of its steps. The loader starts where the run is, the optimizer's own hook counts steps, and
+Such a loop says nothing of its steps. The loader starts where the run is, the optimizer's own hook counts steps, and
 the place where the next batch is drawn is the one where nothing of the last is under way: there a run is saved.
 """
 

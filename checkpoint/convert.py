@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from checkpoint.file import serialise
-from utils.errors import CheckpointError, told_to_user, writing_to
+from utils.errors import CheckpointError, exit_on_user_error, writing_to
 from utils.files import write_atomic
 
 TENSOR_BUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
@@ -105,5 +105,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with told_to_user():
+    with exit_on_user_error():
         main()

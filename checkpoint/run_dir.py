@@ -47,7 +47,7 @@ def _is_debugging(run_dir: Path) -> bool:
 def set_aside_later(run_dir: Path, position: Position, best_epoch: int) -> None:
     """Rename the checkpoints that are later than `position`, or unreadable: what going or falling back leaves behind.
 
-    None must be taken for the newest again: they know log files that are now cut back and written anew. Nothing is
+    None must be taken for the newest again: they know log files that are now cut back and written again. Nothing is
     deleted. The checkpoint of `best_epoch`, where there is one, becomes the best again.
     """
     here = (position.epoch, position.step_in_epoch)
@@ -62,7 +62,7 @@ def set_aside_later(run_dir: Path, position: Position, best_epoch: int) -> None:
 
 
 def adopt_resolved(config: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Give every value of `config` that is "auto" what it came to in the config that a run saved, in place."""
+    """Replace every "auto" in `config` by the value that it resolved to in the config that a run saved."""
     for key, value in config.items():
         if isinstance(value, dict) and isinstance(saved.get(key), dict):
             adopt_resolved(value, saved[key])

@@ -36,7 +36,7 @@ def write_status(
 
 
 @contextmanager
-def told_in_status(run_dir: Path, position: Position, final_state: Callable[[], State]) -> Iterator[None]:
+def status_reported(run_dir: Path, position: Position, final_state: Callable[[], State]) -> Iterator[None]:
     """Keep status.json true from "running" to how it ends: `final_state()`, preempted or failed. Raises RunDirError."""
     write_status(run_dir, "running", position)
     try:

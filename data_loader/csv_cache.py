@@ -26,7 +26,7 @@ logger = logging.getLogger("data")
 
 
 class CsvSample:
-    """What is told of a CSV file without reading the whole of it: a key of its content, and about how many rows."""
+    """What a few pieces of a CSV file show: a key of its content, and about how many rows it has."""
 
     def __init__(self, path: Path) -> None:
         """Read the file if it is small, or else NUM_SAMPLES pieces, evenly spread. Raises DataError."""

@@ -17,7 +17,7 @@ FLOAT32_BYTES = 4
 
 
 class CsvDataLoader(BaseDataLoader):
-    """Batches of features (N, F) and a target (N, 1), float32, as they stand in the file.
+    """Batches of features (N, F) and a target (N, 1), float32, unscaled.
 
     The file is UTF-8 and has a header; `features` are its columns by name, by default all but `target`; other columns
     may hold anything. `test_split` (a fraction, or a count of rows) is held out for testing, always the same rows.

@@ -45,7 +45,7 @@ class CsvReader:
         self.body_start = len("".join(taken).encode())  # in bytes
 
     def check(self, columns: list[str]) -> None:
-        """Raise DataError where a column is missing or stands there twice."""
+        """Raise DataError where a column is missing or appears twice."""
         for name in columns:
             if name not in self.header:
                 raise DataError(f"{self.path}: has no column {name!r}; {nearest(name, self.header)}")
@@ -132,7 +132,7 @@ class CsvReader:
     def _mistake(self, columns: list[str], start: int, error: Exception) -> DataError:
         """Return, with its place, the first mistake from the block at byte `start` on, before which there is no quote.
 
-        `error` is what stopped the reading, and is told where no mistake is found.
+        `error` is what stopped the reading; it is reported where no mistake is found.
         """
         try:
             with open(self.path, "rb") as file:
@@ -162,7 +162,7 @@ def _without_bom(file: Iterable[str], taken: list[str]) -> Iterator[str]:
 
 def _as_rows(table: pa.Table | pa.RecordBatch) -> Rows:
     rows = np.empty((table.num_rows, table.num_columns), dtype=np.float32)
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes inf, which is told as a mistake
+    with np.errstate(over="ignore"):  # what does not fit float32 becomes inf, which is reported as a mistake
         for i, column in enumerate(table.columns):
             rows[:, i] = column.to_numpy(zero_copy_only=False)
     return rows

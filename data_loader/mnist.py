@@ -34,7 +34,7 @@ class MnistDataLoader(BaseDataLoader):
 
     `source` is "mnist": the IDX files (gzip or not) in `data_dir` or `data_dir`/MNIST/raw, or else their download, or
     else DataError; "digits": scikit-learn's 1,797 digits, enlarged to 28x28, a fifth of them the test split; "auto":
-    mnist where it can be had, or else, with a warning, digits. What it came to is written into the run's config.
+    mnist where it can be had, or else, with a warning, digits. The run's config has the outcome.
     """
 
     num_classes = 10
@@ -55,7 +55,7 @@ class MnistDataLoader(BaseDataLoader):
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
-        Training images are augmented anew each epoch (see data_loader/augment.py): moved by up to `max_shift` pixels,
+        Training images are augmented, newly in each epoch (see data_loader/augment.py): moved by up to `max_shift` pixels,
         and with the probabilities `flip` and `erasing` mirrored and partly erased.
         """
         if source not in get_args(Source):

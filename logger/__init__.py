@@ -1,4 +1,4 @@
-"""What a run tells: console, log file, metrics file, TensorBoard."""
+"""What a run reports: console, log file, metrics file, TensorBoard."""
 
 from logger.logger import close_logging, log_to_file, setup_logging
 from logger.run_log import RunLog

@@ -22,7 +22,7 @@ class RunLog:
     """Writes scalars to `metrics.jsonl` and to TensorBoard, on one x-axis: the number of optimizer steps.
 
     A checkpoint holds `sizes()`, how long each file was then; a resumed run cuts the files back to that and writes on,
-    so no step stands there twice, and none is missing. A thread writes, so that training does not wait for a slow disk;
+    so no step appears twice, and none is missing. A thread writes, so that training does not wait for a slow disk;
     what went wrong is raised by the next call.
     """
 
@@ -70,7 +70,7 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Flush and close the files; where something went wrong before, let that be what is told."""
+        """Flush and close the files; where something went wrong before, let that be what is reported."""
         self._executor.shutdown(wait=True)
         with suppress(*[RunDirError] if error else []), writing_to(self.log_dir):
             self._metrics.close()

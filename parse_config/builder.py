@@ -55,7 +55,7 @@ class Builder:
         return partial(found, *args, **self._args(name, found, section), **kwargs)
 
     def try_out(self) -> None:
-        """Build what is cheap to build, on a stand-in weight: libraries check values that annotations do not tell.
+        """Build what is cheap to build, on a stand-in weight: libraries check values that annotations do not show.
 
         Raises ConfigError with all that is refused.
         """

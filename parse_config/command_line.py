@@ -36,7 +36,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", help="config file (JSON or YAML)")
     parser.add_argument("-r", "--resume", help="run directory or checkpoint to go on from")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
-    parser.add_argument("--resume-latest", action="store_true", help="go on with the newest run, or start one")
+    parser.add_argument("--resume-latest", action="store_true", help="resume the newest run, or start one")
     parser.add_argument("--allow-inexact", action="store_true", help="resume although it cannot be exact")
 
     instead = parser.add_argument_group("instead of training")

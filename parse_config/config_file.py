@@ -76,7 +76,7 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
     """Return the size and the depth of `node` with its aliases expanded: ten lines of them can fill the memory.
 
     `known` has the measures of other nodes, and None for the nodes around this one. Raises MarkedYAMLError for a node
-    that is too large, too deep or inside itself, and for keys that are no strings or stand twice.
+    that is too large, too deep or inside itself, and for keys that are not strings or appear twice.
     """
     if node not in known:
         known[node] = None
@@ -104,7 +104,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             raise yaml.MarkedYAMLError(None, None, f"the key {key.value!s:.40} is no string", key.start_mark)
         if key.value in seen:
-            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} appears twice", key.start_mark)
         seen.add(key.value)
 
 

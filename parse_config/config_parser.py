@@ -28,7 +28,7 @@ from utils.files import read_json, write_json
 
 @runtime_checkable
 class KnowsData(Protocol):
-    """A loader that tells others what its data says, such as the number of samples in each class."""
+    """A loader that offers what its data says, such as the number of samples in each class."""
 
     def facts(self) -> Mapping[str, Any]:
         """Return plain values and tensors by the name of the argument that takes them."""
@@ -92,7 +92,7 @@ class ConfigParser:
     ) -> ConfigParser:
         """Read the command line: `args` has --config, --resume and --device; --set and `options` are added here.
 
-        -r alone goes on with the run it names, in a directory from the checkpoint called `prefer` or else the newest;
+        -r alone resumes the run that it names, in a directory from the checkpoint called `prefer` or else the newest;
         -r with -c starts a new run from its weights. A question, such as --print-config, is answered, and the program
         exits. Raises ConfigError, CheckpointError, RunDirError.
         """
@@ -106,10 +106,10 @@ class ConfigParser:
         if cli.resume and goes_on:
             raise ConfigError("give either -r or --resume-latest")
         if cli.resume is None and cli.config is None:
-            raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to go on with one")
+            raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to resume one")
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if checkpoint and is_resumed and not is_rehearsal and prefer is None:
-            refuse_if_locked(checkpoint.parent)  # told before the data is looked at
+            refuse_if_locked(checkpoint.parent)  # before any data is read
         path = checkpoint.parent / "config.json" if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)

@@ -17,7 +17,7 @@ def check_json(text: str) -> None:
         token, problem = match.group(), None
         if match[2] and keys:
             key = _plain(match[1])
-            problem = f"the key {match[1]} stands twice in one object" if key in keys[-1] else None
+            problem = f"the key {match[1]} appears twice in one object" if key in keys[-1] else None
             keys[-1].add(key)
         elif token in ("//", "/*"):
             problem = "JSON has no comments; YAML has"
@@ -33,7 +33,7 @@ def check_json(text: str) -> None:
 
 
 def _plain(key: str) -> str:
-    """Return the string that a JSON string stands for; where it is malformed, itself: the JSON reader tells that."""
+    """Return the string that a JSON string stands for; where it is malformed, itself: the JSON reader reports that."""
     try:
         return str(json.loads(key))
     except json.JSONDecodeError:

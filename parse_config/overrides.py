@@ -60,4 +60,4 @@ def _item(node: Any, part: str, path: str) -> Any:
     if isinstance(node, list) and part.isdecimal() and part.isascii() and int(part) < len(node):
         return node[int(part)]
     what = f"a list of {len(node)}" if isinstance(node, list) else repr(node)
-    raise ConfigError(f"{path}: {part!r} leads nowhere: what stands there is {what}")
+    raise ConfigError(f"{path}: {part!r} leads nowhere: there is {what}")

@@ -22,7 +22,7 @@ def find_problems(config: dict[str, Any], slots: Slots, unsure: Collection[str] 
     problems = list(_schema_problems(config_model(slots), config))
     loader = _loader_class(config, slots)
     for path, section, slot in sections(config, slots):
-        # What a loader offers by `facts` is known only when it is built, and what is missing then is told then.
+        # What a loader offers by `facts` is known only when it is built; what is missing then is reported then.
         is_complete = not hasattr(loader, "facts") or path == "data_loader"
         problems += _section_problems(path, section, slot, unsure, is_complete)
     problems += _lr_lambda_problems(config, slots)
@@ -66,7 +66,7 @@ def _section_problems(
     except ConfigError as error:
         return error.problems
     if not isinstance(section["args"], dict):
-        return []  # the schema tells
+        return []  # the schema reports it
     return list(slot.problems(found, section["args"], f"{path}.args", unsure, is_complete))
 
 
@@ -100,7 +100,7 @@ def _monitor_problems(config: dict[str, Any], slots: Slots) -> list[str]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     known = [prefix + name for name in ["loss", *names] for prefix in ("val_", "")]
     known += getattr(slots["trainer"], "LOGGED", ())
-    problems = [f'metrics: {name!r} stands twice; give one of them a "name"' for name in repeated]
+    problems = [f'metrics: {name!r} appears twice; give one of them a "name"' for name in repeated]
     problems += ["metrics: 'loss' is the name of the loss; give the metric another"] if "loss" in names else []
     followed = monitor.partition(" ")[2]
     if followed and followed.split("/")[0] not in known:

@@ -87,7 +87,7 @@ class Slot:
         for name, value in args.items():
             path = f"{where}.{name}"
             if name in self._given_by_code(obj, list(signature)):
-                yield f"{path}: is given by the code and cannot stand in a config"
+                yield f"{path}: is given by the code and cannot be set in a config"
             elif name not in parameters and (not takes_any or path in unsure):
                 hint = f"; or --set +{path}=… to give it all the same" if takes_any else ""
                 yield f"{path}: unknown argument of {obj.__name__}; {nearest(name, parameters)}{hint}"

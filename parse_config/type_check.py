@@ -15,7 +15,7 @@ from utils.errors import nearest
 
 
 def type_problem(annotation: Any, value: Any) -> str | None:
-    """Return why `value`, as JSON holds it, is none of `annotation`, or None where it fits or cannot be told."""
+    """Return why `value`, as JSON holds it, does not fit `annotation`, or None where it fits or cannot be checked."""
     if isinstance(value, dict | str) and annotation is not str and _takes(annotation, Callable):
         return None  # lr_lambda, which has a check of its own
     if is_tensor_list(annotation, value):

@@ -13,7 +13,7 @@ from utils.device import free_memory, peak_memory, physical_memory
 from utils.errors import ConfigError
 
 PROBE = 2**31  # the batch size that the trial trainer is built with: one step an epoch, which no schedule outlasts
-# Libraries tell of missing memory in plain RuntimeErrors too: torch on a CPU, oneDNN, C++; cuDNN, cuBLAS, CUDA.
+# Libraries report missing memory by plain RuntimeErrors too: torch on a CPU, oneDNN, C++; cuDNN, cuBLAS, CUDA.
 MESSAGES = (
     *("DefaultCPUAllocator", "could not create a", "bad_alloc"),
     *("unable to find an engine", "CUDNN_STATUS", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"),

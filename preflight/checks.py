@@ -1,4 +1,4 @@
-"""What can be told of a config only when model, data and optimizer are there, and before anything is written."""
+"""What can be checked only with model, data and optimizer built, and before anything is written."""
 
 from __future__ import annotations
 

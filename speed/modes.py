@@ -28,7 +28,7 @@ def set_process_modes(options: Any, device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees; only with glibc, since others keep theirs or cannot be told.
+    """Let this process keep the memory that it frees; only with glibc, since others have no such setting.
 
     By default glibc returns the activations of a step to the system, and the next step gets them back page by page,
     each filled with zeros: up to half the time of a small model's step. mallopt(3) describes the two settings.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import ROOT
 
+from helpers import ROOT
 from logger import close_logging
 
 

@@ -19,8 +19,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from helpers import ROOT, assert_equal, newest, records_of
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from helpers import ROOT, assert_equal, newest, records_of
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = ["preflight", "torch._dynamo", "sklearn.datasets"]  # what takes long to import
@@ -143,7 +144,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 def _run(args: tuple[str, ...], script: str, setup: Setup | None, stderr: Path | None) -> None:
     import torch
 
-    from utils import told_to_user
+    from utils import exit_on_user_error
 
     # The server's children would start data-loading workers through servers of their own, which outlive a kill.
     multiprocessing.set_start_method("fork", force=True)
@@ -153,6 +154,6 @@ def _run(args: tuple[str, ...], script: str, setup: Setup | None, stderr: Path |
     os.dup2(os.open(stderr or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
     if setup is not None:
         setup()
-    with told_to_user():
+    with exit_on_user_error():
         module = import_module(script)
         module.main(module.parse_args(list(args)))

@@ -11,8 +11,8 @@ from utils.errors import (
     RunDirError,
     Stopped,
     UserError,
+    exit_on_user_error,
     nearest,
-    told_to_user,
     writing_to,
 )
 from utils.files import ensure_dir, fsync_dir, read_json, write_atomic, write_json
@@ -37,6 +37,7 @@ __all__ = [
     "Stopped",
     "UserError",
     "ensure_dir",
+    "exit_on_user_error",
     "fsync_dir",
     "inf_loop",
     "mix_seed",
@@ -48,7 +49,6 @@ __all__ = [
     "seed_everything",
     "set_rng_state",
     "to_device",
-    "told_to_user",
     "write_atomic",
     "write_json",
     "writing_to",

@@ -73,7 +73,7 @@ def free_memory() -> None:
 
 
 def physical_memory() -> int | None:
-    """Return how many bytes of memory this machine has, or None where Python cannot tell (Windows)."""
+    """Return how many bytes of memory this machine has, or None where Python has no way to ask (Windows)."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
 
 
@@ -89,7 +89,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def memory_advice(error: Exception, device: torch.device, loader_args: Mapping[str, Any]) -> str:
-    """Return what to tell of a torch.OutOfMemoryError: how much was used, by which batch size, and what to try."""
+    """Return the message for a torch.OutOfMemoryError: how much was used, by which batch size, and what to try."""
     peak = f"peak {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB, " if device.type == "cuda" else ""
     batch_size = loader_args.get("batch_size", 1)
     smaller = f"--bs {batch_size // 2} with trainer.grad_accum_steps twice as large, or " if batch_size > 1 else ""

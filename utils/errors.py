@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend: each is told in a line or a few, without a traceback, and has its own exit code."""
+"""Mistakes that a user can fix: each is a message of a line or a few, without a traceback, and has its own exit code."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 @contextmanager
-def told_to_user() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """Turn a UserError into its message on stderr and its exit code; leave our own errors their traceback."""
     try:
         yield

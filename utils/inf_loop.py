@@ -10,7 +10,7 @@ class inf_loop:  # the published template's name, where it was a generator funct
     """Yields the batches of `data_loader` over and over, and can go on where a checkpoint was made."""
 
     def __init__(self, data_loader: Iterable[Any]) -> None:
-        """A loader that has `set_epoch(seed, epoch, first_batch)` is told each pass; others start where they like."""
+        """A loader that has `set_epoch(seed, epoch, first_batch)` is given each pass; others start where they like."""
         self.data_loader = data_loader
         self.before_batch: Callable[[], None] | None = None
         self.seed = 0

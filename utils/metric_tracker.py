@@ -68,7 +68,7 @@ class MetricTracker:
         return bool(self._modules)
 
     def reset(self) -> None:
-        """Start an epoch. The first call after the middle of an epoch was restored goes on with that one instead."""
+        """Start an epoch. The first call after the middle of an epoch was restored continues that epoch instead."""
         if self._is_restored:
             self._is_restored = False
             return

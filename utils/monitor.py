@@ -1,4 +1,4 @@
-"""The best epoch so far, and when to stop for want of a better one."""
+"""The best epoch so far, and when to stop because there is no better one."""
 
 from __future__ import annotations
 

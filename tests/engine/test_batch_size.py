@@ -56,9 +56,7 @@ def test_the_search_leaves_no_trace_in_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, which Linux alone enforces")
 def test_memory_that_runs_out_ends_the_search(tmp_path: Path) -> None:
-    path = write_config(
-        small_config(tmp_path / "saved", arch__args__width=8192, data_loader__args__num_samples=4096)
-    )
+    path = write_config(small_config(tmp_path / "saved", arch__args__width=8192, data_loader__args__num_samples=4096))
     sizes = []
     for megabytes in (40, 160):
         queue: Any = CONTEXT.SimpleQueue()

@@ -115,10 +115,10 @@ def test_yaml_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: str
         (
             "c.json",
             '{"a": {"lr": 1, "b": 2, "lr": 2}}',
-            '1:25: not valid JSON: the key "lr" stands twice in one object',
+            '1:25: not valid JSON: the key "lr" appears twice in one object',
         ),
-        ("c.yaml", "a:\n  lr: 1\n  b: 2\n  lr: 2\n", "4:3: not valid YAML: the key 'lr' stands twice"),
-        ("c.yaml", "a: {lr: 1, 'lr': 1}", "1:12: not valid YAML: the key 'lr' stands twice"),
+        ("c.yaml", "a:\n  lr: 1\n  b: 2\n  lr: 2\n", "4:3: not valid YAML: the key 'lr' appears twice"),
+        ("c.yaml", "a: {lr: 1, 'lr': 1}", "1:12: not valid YAML: the key 'lr' appears twice"),
     ],
 )
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path, name: str, text: str, expected: str) -> None:
@@ -195,8 +195,8 @@ def test_every_place_of_an_alias_has_a_copy_of_its_own(tmp_path: Path) -> None:
         ("a: &a {<<: *a}", "1:4: not valid YAML: an alias stands inside what it names"),
         ("base: 1\nb: *base", "2:4: not valid YAML: found undefined alias 'base'"),
         ("a: &x 1\nb: &x 2", "2:4: not valid YAML: found duplicate anchor 'x'; first occurrence, second occurrence"),
-        ("a: {<<: {p: 1}, <<: {q: 2}}", "1:17: not valid YAML: the key '<<' stands twice"),
-        ("a: {<<: {p: 1, p: 2}}", "1:16: not valid YAML: the key 'p' stands twice"),
+        ("a: {<<: {p: 1}, <<: {q: 2}}", "1:17: not valid YAML: the key '<<' appears twice"),
+        ("a: {<<: {p: 1, p: 2}}", "1:16: not valid YAML: the key 'p' appears twice"),
         (
             "a: {<<: 1}",
             "1:9: not valid YAML: while constructing a mapping, expected a mapping or list of mappings for merging, "
@@ -285,4 +285,4 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_an_escaped_key_is_the_same_key(tmp_path: Path) -> None:
-    assert "stands twice" in message(write(tmp_path, "c.json", '{"name": "a", "n\\u0061me": "b"}'))
+    assert "appears twice" in message(write(tmp_path, "c.json", '{"name": "a", "n\\u0061me": "b"}'))

@@ -302,8 +302,8 @@ def test_no_file_is_overwritten_and_none_left_half_written(old_dir: Path, tmp_pa
 def test_a_full_disk_leaves_no_file(old_dir: Path, tmp_path: Path) -> None:
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)); "
-    code += "from checkpoint.convert import main; from utils.errors import told_to_user\n"
-    code += f"with told_to_user(): main(['--trust', {str(old_dir / 'zip.pth')!r}, {str(tmp_path / 'new.pth')!r}])"
+    code += "from checkpoint.convert import main; from utils.errors import exit_on_user_error\n"
+    code += f"with exit_on_user_error(): main(['--trust', {str(old_dir / 'zip.pth')!r}, {str(tmp_path / 'new.pth')!r}])"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert process.stderr == f"{tmp_path}: cannot be written to: File too large\n"
     assert process.returncode == RunDirError.exit_code

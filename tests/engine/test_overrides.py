@@ -91,7 +91,7 @@ def test_a_path_through_a_value_without_keys_is_refused(path: str, part: str, wh
     config = deepcopy(CONFIG)
     with pytest.raises(ConfigError) as caught:
         set_by_path(config, path, 1)
-    assert str(caught.value) == f"{path}: {part!r} leads nowhere: what stands there is {what}"
+    assert str(caught.value) == f"{path}: {part!r} leads nowhere: there is {what}"
     assert config == CONFIG
 
 

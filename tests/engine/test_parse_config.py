@@ -163,12 +163,12 @@ def test_types_are_confined_to_their_slot(config: dict[str, Any], section: str, 
 )
 def test_what_the_code_gives_cannot_stand_in_a_config(config: dict[str, Any], section: str, argument: str) -> None:
     config[section]["args"][argument] = 1
-    assert f"{section}.args.{argument}: is given by the code and cannot stand in a config" in problems(config)
+    assert f"{section}.args.{argument}: is given by the code and cannot be set in a config" in problems(config)
 
 
 def test_two_metrics_of_one_name_are_refused(config: dict[str, Any]) -> None:
     config["metrics"] = ["accuracy", {"type": "accuracy"}]
-    assert problems(config) == ["metrics: 'accuracy' stands twice; give one of them a \"name\""]
+    assert problems(config) == ["metrics: 'accuracy' appears twice; give one of them a \"name\""]
 
 
 # Sections and keys of one's own.

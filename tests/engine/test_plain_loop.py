@@ -22,7 +22,7 @@ from faults import assert_same_run, curves_of, the_run
 from helpers import epochs_of, newest, write_given
 from toy import PlainTrainer
 from toy_runs import assert_exact_at, parsed, run, small_config, stopped_at, train
-from utils import Stopped, inf_loop, told_to_user
+from utils import Stopped, exit_on_user_error, inf_loop
 
 STEPS = range(1, 13)  # two epochs of six
 LAST = (6, 12)  # of an epoch
@@ -118,7 +118,7 @@ def test_a_signal_in_the_midst_of_a_step_stops_at_the_next_batch(number: int, co
                 os.kill(os.getpid(), number)
 
     config = plain_config(tmp_path / "saved")
-    with pytest.raises(SystemExit) as caught, told_to_user():
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
         train(config, trainer=Interrupted)
     assert caught.value.code == code
     assert newest(the_run(config))["position"] == {"epoch": 1, "step_in_epoch": 3, "global_step": 3}

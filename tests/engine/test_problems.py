@@ -18,7 +18,7 @@ from mutations import Mutant, mutants
 from parse_config import Slot
 from parse_config.reference import json_schema, reference_table, with_reference
 from toy_runs import parsed, run, small_config, train
-from utils import ConfigError, told_to_user
+from utils import ConfigError, exit_on_user_error
 
 # ruff: noqa: SIM905  # words, not lists of quoted words
 RICH = small_config(Path("saved")) | {
@@ -69,7 +69,7 @@ def test_every_mutant_is_reported_with_its_path_and_the_right_name(
     monkeypatch.chdir(tmp_path)
     dump = json.dumps if suffix == ".json" else yaml.safe_dump
     Path(f"wrong{suffix}").write_text(dump(mutant.config))
-    with pytest.raises(SystemExit) as caught, told_to_user():
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
         run("-c", f"wrong{suffix}")
     lines = capsys.readouterr().err.splitlines()
     assert caught.value.code == 2

@@ -204,7 +204,12 @@ GIVEN = "if the code gives it, raise num_inputs in slots.py"
     [
         ("optimizer", torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, []),
         ("optimizer", torch.optim.SGD, {"lrr": 0.1}, ["a.lrr: unknown argument of SGD; did you mean 'lr'?"]),
-        ("optimizer", torch.optim.SGD, {"params": []}, ["a.params: is given by the code and cannot stand in a config"]),
+        (
+            "optimizer",
+            torch.optim.SGD,
+            {"params": []},
+            ["a.params: is given by the code and cannot be set in a config"],
+        ),
         ("arch", PriorNet, {"width": 8}, ["a.class_counts: missing; PriorNet needs it"]),
         ("arch", ToyNet, {}, []),
         ("arch", toy.narrow_net, {"width": 3}, []),
@@ -212,7 +217,7 @@ GIVEN = "if the code gives it, raise num_inputs in slots.py"
         ("arch", toy.narrow_net, {"width": 0}, ["a.width: Input should be greater than or equal to 1; got 0"]),
         ("metrics", top_k, {}, []),
         ("metrics", top_k, {"k": 5}, []),
-        ("metrics", top_k, {"targets": 1}, ["a.targets: is given by the code and cannot stand in a config"]),
+        ("metrics", top_k, {"targets": 1}, ["a.targets: is given by the code and cannot be set in a config"]),
         ("metrics", accuracy, {"k": 5}, ["a.k: unknown argument of accuracy; nothing is allowed here"]),
         ("metrics", MulticlassAccuracy, {"num_classes": 3}, []),
         (

@@ -33,7 +33,7 @@ from faults import (
 from helpers import epochs_of, newest, records_of
 from toy import PlainTrainer, ToyTrainer
 from toy_runs import run, small_config, train
-from utils import NonFiniteError, OutOfMemoryError, RunDirError, told_to_user
+from utils import NonFiniteError, OutOfMemoryError, RunDirError, exit_on_user_error
 
 KINDS: dict[str, dict[str, Any]] = {
     "counted": {"trainer__save_every_steps": 2, "trainer__grad_accum_steps": 2},
@@ -112,7 +112,7 @@ def test_a_signal_stops_well_wherever_it_comes(place: str, tmp_path: Path) -> No
         at = {"step": 4 * skip + 1, "save": min(skip, 1), "loader": min(skip, 1)}.get(place, 0)
         with pytest.MonkeyPatch.context() as patch:
             signal_once(*PLACES[place], number, at, patch.setattr)
-            with pytest.raises(SystemExit) as caught, told_to_user():
+            with pytest.raises(SystemExit) as caught, exit_on_user_error():
                 train(config)
         assert caught.value.code == code
         status = status_of(the_run(config))
@@ -349,6 +349,6 @@ def test_a_stop_in_a_rehearsal_is_an_ordinary_interrupt(tmp_path: Path) -> None:
         def _train_epoch(self, epoch: int) -> dict[str, float]:
             raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit) as caught, told_to_user():
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
         train(small_config(tmp_path / "run"), "--check", trainer=Interrupted)
     assert caught.value.code == 130

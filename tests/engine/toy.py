@@ -44,7 +44,7 @@ from parse_config import (
 from parse_config.command_line import add_run_flags
 from preflight import check_batch, check_run, choose_batch_size, rehearse
 from speed import fast_kernels, prefetch, set_process_modes
-from utils import Metric, MetricTracker, inf_loop, prepare_device, seed_everything, told_to_user
+from utils import Metric, MetricTracker, exit_on_user_error, inf_loop, prepare_device, seed_everything
 from utils.annotations import MAY_CHANGE, BatchSize, NonNegativeInt, PositiveInt, Probability, Share
 from utils.weights import load_weights
 
@@ -576,5 +576,5 @@ def evaluate(argv: list[str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    with told_to_user():
+    with exit_on_user_error():
         main(parse_args())

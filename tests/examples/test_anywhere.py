@@ -9,7 +9,7 @@ from test_portability import run_without_posix
 
 TRAIN = """
 import train
-from utils import told_to_user
+from utils import exit_on_user_error
 
 ARGS = ["--set", "data_loader.args.source=digits", "--set", "trainer.save_dir={save_dir}", "--set", "n_gpu=0"]
 ARGS += ["--set", "data_loader.args.validation_split=0.9"]
@@ -17,7 +17,7 @@ ARGS += ["--set", "data_loader.args.validation_split=0.9"]
 WORKER = "data_loader.args.num_workers=1"
 
 if __name__ == "__main__":
-    with told_to_user():
+    with exit_on_user_error():
         train.main(train.parse_args(["-c", "config.json", "--set", "trainer.epochs=1", "--set", WORKER, *ARGS]))
         train.main(train.parse_args(["-c", "config.json", "--set", "trainer.epochs=2", "--resume-latest", *ARGS]))
 """

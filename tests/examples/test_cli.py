@@ -13,7 +13,7 @@ import pytest
 from example_runs import run_train
 from few_digits import on_few_digits
 from helpers import ROOT, epochs_of, run_script, write_given
-from utils import told_to_user
+from utils import exit_on_user_error
 
 GOOD = ["-c", "config.json", "--set", "data_loader.args.source=digits"]
 
@@ -141,7 +141,7 @@ def test_a_run_imports_no_library_that_it_does_not_use(started: Started) -> None
 
 def assert_refused(exit_code: int, args: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Assert that train.py, in this process, says `expected` and exits with `exit_code`."""
-    with pytest.raises(SystemExit) as caught, told_to_user():
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
         run_train(*args)
     assert caught.value.code == exit_code
     message = capsys.readouterr().err

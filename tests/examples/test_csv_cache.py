@@ -117,7 +117,7 @@ def test_a_table_that_was_cut_short_is_told(big: Path, tmp_path: Path) -> None:
     load(big, tmp_path)
     [table] = tables_in(tmp_path)
     os.truncate(table, 1_000_000)
-    with pytest.raises(DataError, match=r"\.npy: cannot be read: .*; delete it, and it is made anew"):
+    with pytest.raises(DataError, match=r"\.npy: cannot be read: .*; delete it, and it is made again"):
         load(big, tmp_path)
 
 

@@ -38,7 +38,7 @@ from faults import (
 from few_digits import on_few_digits
 from helpers import epochs_of, newest, records_of
 from trainer import Trainer
-from utils import CheckpointError, NonFiniteError, OutOfMemoryError, RunDirError, Stopped, told_to_user
+from utils import CheckpointError, NonFiniteError, OutOfMemoryError, RunDirError, Stopped, exit_on_user_error
 
 KINDS: dict[str, dict[str, Any]] = {
     "no workers": {},
@@ -433,7 +433,7 @@ def test_what_would_not_be_exact_is_refused_unless_it_is_allowed(
     torch.set_num_threads(1)
     before = records_of(run_dir)
     args = ("-r", str(run_dir), "--bs", "16", "--set", "trainer.epochs=2")
-    with pytest.raises(SystemExit) as caught, told_to_user():
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
         run_train(*args)
     assert caught.value.code == 4
     message = capsys.readouterr().err

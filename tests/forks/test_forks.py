@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import curves_of
 from fork_server import ForkServer
-from helpers import ROOT, assert_equal, newest, records_of
 
+from faults import curves_of
+from helpers import ROOT, assert_equal, newest, records_of
 from new_project import create
 
 FORKS = sorted(path.parent for path in Path(__file__).parent.glob("*/config.json"))

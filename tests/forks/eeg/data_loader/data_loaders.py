@@ -1,10 +1,11 @@
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+
 from base import BaseDataLoader
 
 
-class RandomShift(object):
+class RandomShift:
     def __init__(self, max_shift):
         self.max_shift = max_shift
 
@@ -13,7 +14,7 @@ class RandomShift(object):
         return torch.roll(x, shift, dims=1)
 
 
-class GaussianNoise(object):
+class GaussianNoise:
     def __init__(self, std):
         self.std = std
 

@@ -1,6 +1,7 @@
 import numpy as np
 from torch.utils.data import Dataset
 from torchvision import transforms
+
 from base import BaseDataLoader
 
 

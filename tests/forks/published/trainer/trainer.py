@@ -1,8 +1,9 @@
 import numpy as np
 import torch
 from torchvision.utils import make_grid
+
 from base import BaseTrainer
-from utils import inf_loop, MetricTracker
+from utils import MetricTracker, inf_loop
 
 
 class Trainer(BaseTrainer):
@@ -93,4 +94,4 @@ class Trainer(BaseTrainer):
             done, total = batch_idx * self.data_loader.batch_size, self.data_loader.n_samples
         else:
             done, total = batch_idx, self.len_epoch    # an endless loader knows no n_samples
-        return '[{}/{} ({:.0f}%)]'.format(done, total, 100.0 * done / total)
+        return f'[{done}/{total} ({100.0 * done / total:.0f}%)]'

@@ -1,4 +1,5 @@
 import torch.nn as nn
+
 from base import BaseModel
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import torch
+
 from base import BaseTrainer
-from utils import inf_loop, MetricTracker
+from utils import MetricTracker, inf_loop
 
 
 class Trainer(BaseTrainer):
