@@ -55,7 +55,7 @@ class MnistDataLoader(BaseDataLoader):
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
-        Training images are augmented, newly in each epoch (see data_loader/augment.py): moved by up to `max_shift` pixels,
+        Training images are augmented at random (see data_loader/augment.py): moved by up to `max_shift` pixels,
         and with the probabilities `flip` and `erasing` mirrored and partly erased.
         """
         if source not in get_args(Source):

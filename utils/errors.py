@@ -1,4 +1,4 @@
-"""Mistakes that a user can fix: each is a message of a line or a few, without a traceback, and has its own exit code."""
+"""Mistakes that a user can fix: each is a message without a traceback, and has its own exit code."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ class ForkServer:
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Send a request to the server; return its answer."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 

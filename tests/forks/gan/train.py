@@ -1,16 +1,15 @@
 import argparse
 import collections
-
-import data_loader.data_loaders as module_data
-import numpy as np
 import torch
-
+import numpy as np
+import data_loader.data_loaders as module_data
 import model.loss as module_loss
 import model.metric as module_metric
 import model.model as module_arch
 from parse_config import ConfigParser
 from trainer import GANTrainer
 from utils import prepare_device
+
 
 # the same run every time
 SEED = 123

@@ -1,11 +1,10 @@
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-
 from base import BaseDataLoader
 
 
-class RandomShift:
+class RandomShift(object):
     def __init__(self, max_shift):
         self.max_shift = max_shift
 
@@ -14,7 +13,7 @@ class RandomShift:
         return torch.roll(x, shift, dims=1)
 
 
-class GaussianNoise:
+class GaussianNoise(object):
     def __init__(self, std):
         self.std = std
 

@@ -1,8 +1,7 @@
 import numpy as np
 import torch
-
 from base import BaseTrainer
-from utils import MetricTracker, inf_loop
+from utils import inf_loop, MetricTracker
 
 
 class Trainer(BaseTrainer):
@@ -54,7 +53,8 @@ class Trainer(BaseTrainer):
             self._update(self.train_metrics, loss, output, target, subject_output, subject)
 
             if batch_idx % self.log_step == 0:
-                self.logger.debug(f'Train Epoch: {epoch} {self._progress(batch_idx)} Loss: {loss.item():.6f}')
+                self.logger.debug('Train Epoch: {} {} Loss: {:.6f}'.format(
+                    epoch, self._progress(batch_idx), loss.item()))
 
             if batch_idx == self.len_epoch:
                 break
@@ -96,4 +96,4 @@ class Trainer(BaseTrainer):
             done, total = batch_idx * self.data_loader.batch_size, self.data_loader.n_samples
         else:
             done, total = batch_idx, self.len_epoch    # an endless loader knows no n_samples
-        return f'[{done}/{total} ({100.0 * done / total:.0f}%)]'
+        return '[{}/{} ({:.0f}%)]'.format(done, total, 100.0 * done / total)

@@ -1,7 +1,6 @@
 import numpy as np
 import torch
 from torch.utils.data import TensorDataset
-
 from base import BaseDataLoader
 
 

@@ -1,7 +1,6 @@
 import numpy as np
 import torch
 from torchvision.utils import make_grid
-
 from base import BaseTrainer
 from utils import MetricTracker
 
@@ -57,7 +56,8 @@ class GANTrainer(BaseTrainer):
                 self.train_metrics.update(met.__name__, met(fake, real))
 
             if batch_idx % self.log_step == 0:
-                self.logger.debug(f'Train Epoch: {epoch} [{batch_idx}/{self.len_epoch}] Loss_D: {loss_D.item():.4f} Loss_G: {loss_G.item():.4f}')
+                self.logger.debug('Train Epoch: {} [{}/{}] Loss_D: {:.4f} Loss_G: {:.4f}'.format(
+                    epoch, batch_idx, self.len_epoch, loss_D.item(), loss_G.item()))
 
         self.generator.eval()
         with torch.no_grad():
@@ -75,14 +75,14 @@ class GANTrainer(BaseTrainer):
             'fixed_noise': self.fixed_noise,
             'monitor_best': self.mnt_best
         }
-        filename = str(self.checkpoint_dir / f'checkpoint-epoch{epoch}.pth')
+        filename = str(self.checkpoint_dir / 'checkpoint-epoch{}.pth'.format(epoch))
         torch.save(state, filename)
-        self.logger.info(f'Saving checkpoint: {filename} ...')
+        self.logger.info('Saving checkpoint: {} ...'.format(filename))
         if save_best:
             torch.save(state, str(self.checkpoint_dir / 'model_best.pth'))
 
     def _resume_checkpoint(self, resume_path):
-        self.logger.info(f'Loading checkpoint: {resume_path} ...')
+        self.logger.info('Loading checkpoint: {} ...'.format(resume_path))
         checkpoint = torch.load(str(resume_path), map_location=self.device)
         self.start_epoch = checkpoint['epoch'] + 1
         self.mnt_best = checkpoint['monitor_best']

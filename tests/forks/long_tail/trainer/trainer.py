@@ -1,9 +1,8 @@
 import numpy as np
 import torch
 from torchvision.utils import make_grid
-
 from base import BaseTrainer
-from utils import MetricTracker, inf_loop
+from utils import inf_loop, MetricTracker
 
 
 class Trainer(BaseTrainer):
@@ -55,7 +54,8 @@ class Trainer(BaseTrainer):
                 self.train_metrics.update(met.__name__, met(output, target))
 
             if batch_idx % self.log_step == 0:
-                self.logger.debug(f'Train Epoch: {epoch} {self._progress(batch_idx)} Loss: {loss.item():.6f}')
+                self.logger.debug('Train Epoch: {} {} Loss: {:.6f}'.format(
+                    epoch, self._progress(batch_idx), loss.item()))
                 self.writer.add_image('input', make_grid(data.cpu(), nrow=8, normalize=True))
 
             if batch_idx == self.len_epoch:
@@ -102,4 +102,4 @@ class Trainer(BaseTrainer):
             done, total = batch_idx * self.data_loader.batch_size, self.data_loader.n_samples
         else:
             done, total = batch_idx, self.len_epoch    # an endless loader knows no n_samples
-        return f'[{done}/{total} ({100.0 * done / total:.0f}%)]'
+        return '[{}/{} ({:.0f}%)]'.format(done, total, 100.0 * done / total)

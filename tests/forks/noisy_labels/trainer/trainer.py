@@ -1,6 +1,5 @@
 import torch
 from tqdm import tqdm
-
 from base import BaseTrainer
 from model.loss import cross_entropy
 from utils import MetricTracker
@@ -31,7 +30,7 @@ class Trainer(BaseTrainer):
     def _train_epoch(self, epoch):
         self.model.train()
         self.train_metrics.reset()
-        with tqdm(self.data_loader, desc=f'epoch {epoch}', leave=False) as progress:
+        with tqdm(self.data_loader, desc='epoch {}'.format(epoch), leave=False) as progress:
             for batch_idx, (data, label, index, true_label) in enumerate(progress):
                 data, label, true_label = data.to(self.device), label.to(self.device), true_label.to(self.device)
 

@@ -1,7 +1,6 @@
 import numpy as np
 from torch.utils.data import Dataset
 from torchvision import transforms
-
 from base import BaseDataLoader
 
 

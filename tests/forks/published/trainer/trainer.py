@@ -1,9 +1,8 @@
 import numpy as np
 import torch
 from torchvision.utils import make_grid
-
 from base import BaseTrainer
-from utils import MetricTracker, inf_loop
+from utils import inf_loop, MetricTracker
 
 
 class Trainer(BaseTrainer):
@@ -94,4 +93,4 @@ class Trainer(BaseTrainer):
             done, total = batch_idx * self.data_loader.batch_size, self.data_loader.n_samples
         else:
             done, total = batch_idx, self.len_epoch    # an endless loader knows no n_samples
-        return f'[{done}/{total} ({100.0 * done / total:.0f}%)]'
+        return '[{}/{} ({:.0f}%)]'.format(done, total, 100.0 * done / total)

@@ -1,11 +1,10 @@
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-
 from base import BaseDataLoader
 
 
-class JointTransform:
+class JointTransform(object):
     """ what is done to an image at random has to be done to its mask too """
     def __call__(self, image, mask):
         if np.random.rand() < 0.5:

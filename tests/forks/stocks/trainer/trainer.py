@@ -1,8 +1,7 @@
 import numpy as np
 import torch
-
 from base import BaseTrainer
-from utils import MetricTracker, inf_loop
+from utils import inf_loop, MetricTracker
 
 
 class Trainer(BaseTrainer):

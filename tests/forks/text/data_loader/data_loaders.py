@@ -2,7 +2,6 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
-
 from base import BaseDataLoader
 
 PAD, UNK = 0, 1

@@ -1,9 +1,8 @@
 import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
-
 from base import BaseTrainer
-from utils import MetricTracker, inf_loop
+from utils import inf_loop, MetricTracker
 
 
 class Trainer(BaseTrainer):
@@ -53,7 +52,8 @@ class Trainer(BaseTrainer):
                 self.train_metrics.update(met.__name__, met(output, labels), n=len(labels))
 
             if batch_idx % self.log_step == 0:
-                self.logger.debug(f'Train Epoch: {epoch} {self._progress(batch_idx)} Loss: {loss.item():.6f}')
+                self.logger.debug('Train Epoch: {} {} Loss: {:.6f}'.format(
+                    epoch, self._progress(batch_idx), loss.item()))
 
             if batch_idx == self.len_epoch:
                 break
@@ -84,7 +84,7 @@ class Trainer(BaseTrainer):
                     self.valid_metrics.update(met.__name__, met(output, labels), n=len(labels))
 
                 mistakes = (output.argmax(dim=1) != labels).cpu()
-                wrong += [f'#{i.item()}: {self.decode(t.tolist())}'
+                wrong += ['#{}: {}'.format(i.item(), self.decode(t.tolist()))
                           for i, t in zip(ids[mistakes], tokens.cpu()[mistakes])]
 
         if wrong:
@@ -98,4 +98,4 @@ class Trainer(BaseTrainer):
             done, total = batch_idx * self.data_loader.batch_size, self.data_loader.n_samples
         else:
             done, total = batch_idx, self.len_epoch    # an endless loader knows no n_samples
-        return f'[{done}/{total} ({100.0 * done / total:.0f}%)]'
+        return '[{}/{} ({:.0f}%)]'.format(done, total, 100.0 * done / total)

@@ -1,7 +1,6 @@
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-
 from base import BaseDataLoader
 
 COLORS = {'red': (0.9, 0.1, 0.1), 'green': (0.1, 0.9, 0.1), 'blue': (0.1, 0.1, 0.9)}
@@ -26,11 +25,11 @@ class SquaresVQA(Dataset):
             question, answer = [
                 ('what color is the square', color),
                 ('which side is it on', side),
-                (f'is the square {asked}', 'yes' if asked == color else 'no')
+                ('is the square {}'.format(asked), 'yes' if asked == color else 'no')
             ][rng.randint(3)]
             self.entries.append({
                 'image': torch.tensor(image, dtype=torch.float32),
-                'image_id': f'squares_{i:04d}',
+                'image_id': 'squares_{:04d}'.format(i),
                 'question_text': question,
                 'answer_text': answer
             })
