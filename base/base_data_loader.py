@@ -111,13 +111,14 @@ class BaseDataLoader(DataLoader[Any]):
     def adopt(cls, loader: DataLoader[Any]) -> DataLoader[Any]:
         """Return a loader of the same batches as any DataLoader's that can start in the middle of an epoch.
 
-        It has the loader's attributes and methods too. One over an IterableDataset is returned as it is.
+        It has the loader's attributes and methods too. One over an IterableDataset, or without batches, is returned as
+        it is.
         """
-        if isinstance(loader, cls) or isinstance(loader.dataset, IterableDataset):
+        if isinstance(loader, cls) or isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
             return loader
         adopted: BaseDataLoader = object.__new__(type(type(loader).__name__, (cls, type(loader)), {}))
-        is_standard = type(loader.batch_sampler) is BatchSampler and not loader.drop_last
-        sampler: Any = loader.sampler if is_standard else loader.batch_sampler or loader.sampler
+        is_own = type(loader.batch_sampler) is not BatchSampler or loader.drop_last or loader.batch_size is None
+        sampler: Any = loader.batch_sampler if is_own else loader.sampler
         size = loader.batch_size or 1
         BaseDataLoader.__init__(
             adopted, loader.dataset, size, False, 0, loader.num_workers, loader.collate_fn, sampler=sampler
@@ -174,9 +175,9 @@ class BaseDataLoader(DataLoader[Any]):
     def overfit(self, num_batches: int) -> DataLoader[Any]:
         """Train on the first `num_batches` batches alone, unshuffled; return a loader of the same for validation."""
         indices = self.train_indices()[: num_batches * self.batch_sampler.batch_size]
-        options = self._options(self.dataset, indices, self.batch_sampler.batch_size, shuffle=False)
+        options = self._options(self._valid[0], indices, self.batch_sampler.batch_size, shuffle=False)
         self.__dict__["batch_sampler"] = options["batch_sampler"]  # torch guards the name
-        self._valid_loader = DataLoader(**options | {"dataset": _batched(self._valid[0])})
+        self._valid_loader = DataLoader(**options)
         return self._valid_loader
 
     def train_indices(self) -> Tensor:
@@ -252,7 +253,7 @@ class BaseDataLoader(DataLoader[Any]):
             "dataset": batched,
             "batch_sampler": batch_sampler,
             "num_workers": self.num_workers_asked,
-            "collate_fn": self._collate or (keep_batch if batched is dataset else default_collate),
+            "collate_fn": self._collate or (default_collate if isinstance(batched, SeededSamples) else keep_batch),
             # Python 3.14 starts workers through a server; a trainer that is killed leaves server and workers behind.
             "multiprocessing_context": "fork" if is_forked else None,
             # A generator of its own: without one, iterating draws from the global one, which the model uses too.

@@ -152,8 +152,7 @@ class BaseTrainer(ABC):
         log = {name: float(value) for name, value in log.items()}
         for name in (name for name, value in log.items() if not math.isfinite(value)):
             self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
-        if self.monitor.is_on and self.monitor.metric not in log:
-            raise ConfigError(f"trainer.monitor: the epoch gave no {self.monitor.metric!r}; it gave {', '.join(log)}")
+        self._check_log(log)
         is_best = self.monitor.update(epoch, log)
         if self.run_log is not None:
             self.run_log.log_epoch(epoch, self.position.global_step, log)
@@ -164,6 +163,11 @@ class BaseTrainer(ABC):
         is_due = epoch % self.options.save_period == 0 or epoch == self.epochs or self.monitor.should_stop
         if is_due or is_best or not self.loop.can_be_saved:
             self._save(epoch if is_due else None, save_best=is_best)
+
+    def _check_log(self, log: dict[str, float]) -> None:
+        """Raise ConfigError where an epoch gave no value to monitor."""
+        if self.monitor.is_on and self.monitor.metric not in log:
+            raise ConfigError(f"trainer.monitor: the epoch gave no {self.monitor.metric!r}; it gave {', '.join(log)}")
 
     def _after_step(self) -> None:
         """Move on by one optimizer step; save where that is due; raise Stopped where a signal came."""

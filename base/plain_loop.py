@@ -82,6 +82,10 @@ class PlainLoop:
         if self.is_followed and not self._is_endless:
             self.loader.set_epoch(trainer.config["seed"], position.epoch, position.step_in_epoch)
             self.loader.after_batch = self._between_batches
+            for other in vars(trainer).values():  # a loader of unlabelled samples, say, drawn from side by side
+                if isinstance(other, BaseDataLoader) and other is not self.loader:
+                    first_batch = position.step_in_epoch if position.step_in_epoch < len(other) else 0
+                    other.set_epoch(trainer.config["seed"], position.epoch, first_batch)
         else:
             self.can_be_saved = self._has_own_count
         try:

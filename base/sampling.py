@@ -114,7 +114,7 @@ class DrawnBatchSampler(EpochBatchSampler):
         """`sampler` yields positions in `indices`; a BatchSampler yields lists of them, and knows its batch size."""
         super().__init__(indices, batch_size, shuffle=True, as_lists=as_lists)
         self.sampler = sampler
-        self._drawn: tuple[tuple[int, int], list[Tensor]] | None = None  # of the last (seed, epoch)
+        self._drawn: tuple[tuple[int, ...], list[Tensor]] | None = None  # the last drawn, and by what
 
     def __len__(self) -> int:
         return len(self._draw(self.seed, self.epoch))
@@ -130,7 +130,8 @@ class DrawnBatchSampler(EpochBatchSampler):
 
     def _draw(self, seed: int, epoch: int) -> list[Tensor]:
         """Return the positions of each batch; all of an epoch, since a sampler cannot start in its middle."""
-        if self._drawn is None or self._drawn[0] != (seed, epoch):
+        key = (seed, epoch, self.batch_size)
+        if self._drawn is None or self._drawn[0] != key:
             with cpu_rng_kept():
                 seed_cpu(mix_seed(seed, epoch))
                 generator, set_epoch = (getattr(self.sampler, name, None) for name in ("generator", "set_epoch"))
@@ -141,7 +142,7 @@ class DrawnBatchSampler(EpochBatchSampler):
                 drawn = list(self.sampler)
             is_batched = bool(drawn) and isinstance(drawn[0], list | tuple)
             batches = drawn if is_batched else torch.tensor(drawn).split(self.batch_size)
-            self._drawn = (seed, epoch), [torch.as_tensor(batch) for batch in batches]
+            self._drawn = key, [torch.as_tensor(batch) for batch in batches]
         return self._drawn[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def make_new_dir(path: Path) -> Path:
     Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for candidate in (path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000))):
+    for candidate in chain([path], (path.with_name(f"{path.name}-{i}") for i in range(2, 10_000))):
         try:
             candidate.mkdir()
             return candidate

@@ -47,7 +47,7 @@ class RunLog:
         self._add({"kind": "step", "epoch": epoch, "global_step": global_step}, values, tags)
 
     def log_epoch(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
-        """Add what an epoch gave; "val_NAME" is the curve "NAME/valid", "NAME" is "NAME/train", "GROUP/NAME" stays."""
+        """Add what an epoch gave; "val_NAME" is the curve "NAME/valid", "NAME" is "NAME/train"; lr and perf stay."""
         tags = {name: _tag(name) for name in values}
         self._add({"kind": "epoch", "epoch": epoch, "global_step": global_step}, values, tags)
 
@@ -105,7 +105,7 @@ class RunLog:
 def _tag(name: str) -> str:
     if name.startswith("val_"):
         return f"{name.removeprefix('val_')}/valid"
-    return name if "/" in name else f"{name}/train"
+    return name if name.startswith(("lr/", "perf/")) else f"{name}/train"
 
 
 def _log_files(log_dir: Path) -> list[Path]:

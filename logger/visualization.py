@@ -52,6 +52,8 @@ class TensorboardWriter:
 
     def _add(self, name: str, *args: Any, **kwargs: Any) -> None:
         parameters = _parameters(name)
+        if parameters[0] in kwargs:
+            args = (kwargs.pop(parameters[0]), *args)
         if args and parameters[0] in ("tag", "main_tag") and self.mode and name not in WITHOUT_MODE:
             args = (f"{args[0]}/{self.mode}", *args[1:])
         is_given = "global_step" in kwargs or "global_step" in parameters[: len(args)]

@@ -61,7 +61,7 @@ class MLP(BaseModel):
 
     def adapt(self, data_loader: BaseDataLoader) -> None:
         """Take the means and standard deviations of the training split's features and target."""
-        num_features = data_loader.peek(1)[0].shape[1]
+        num_features = data_loader.peek(1).batch[0].shape[1]
         if num_features != self.in_features:
             raise ConfigError(f"arch.args.in_features: {self.in_features}, but the data has {num_features} features")
         mean, std = _mean_and_std(torch.cat(batch, dim=1) for batch in data_loader.train_samples())

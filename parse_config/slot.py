@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -42,8 +43,8 @@ class Slot:
 
     def find(self, name: Any, where: str) -> Callable[..., Any]:
         """Return the class or function called `name`; raise ConfigError, with the reason, where there is none."""
-        for package in dict.fromkeys(package for package, _ in self._modules(name)):
-            modules = [module for other, module in self._modules(name) if other == package]
+        for package in self.packages:  # one by one: the first that has the name spares the import of the next
+            modules = list(self._modules_in(package, name))
             named = [(vars(module)[name], module.__name__) for module in modules if name in vars(module)]
             allowed = [(obj, file) for obj, file in named if self._refusal(name, obj, package) is None]
             if len({id(obj) for obj, _ in allowed}) > 1:
@@ -106,16 +107,23 @@ class Slot:
 
     def _modules(self, name: Any = None) -> Iterator[tuple[str, ModuleType]]:
         """Yield (package, module) wherever `name` may be defined, or with None everything; imports only these."""
+        for package in self.packages:
+            for module in self._modules_in(package, name):
+                yield package, module
+
+    def _modules_in(self, package: str, name: Any) -> Iterator[ModuleType]:
         if name is not None and not (isinstance(name, str) and name.isidentifier()):
             return
-        for package in self.packages:
-            if package.endswith(".*"):
-                package = package.removesuffix(".*")
-                for path in sorted(_files_of(package)):
-                    if name is None or _defines(path, name):
-                        yield package, import_module(f"{package}.{path.stem}")
-            else:
-                yield package, import_module(package)
+        if not package.endswith(".*"):
+            yield import_module(package)
+            return
+        folder = package.removesuffix(".*")
+        for path in sorted(_files_of(folder)):
+            if name is None:
+                with suppress(ImportError):  # a list of what there is can do without a file that is broken
+                    yield import_module(f"{folder}.{path.stem}")
+            elif _defines(path, name):
+                yield import_module(f"{folder}.{path.stem}")
 
     def _given_by_code(self, obj: Callable[..., Any], names: list[str]) -> tuple[str, ...]:
         is_object = inspect.isclass(obj) or self.factories
@@ -140,6 +148,7 @@ class Slot:
         defined_in = getattr(obj, "__module__", None) or ""
         if name.startswith("_"):
             return "is private"
+        package = package.removesuffix(".*")
         if not f"{defined_in}.".startswith(f"{package}."):
             return f"is defined in {defined_in or 'no module'}; only what {package} itself defines can be named"
         if name in self.excluded:

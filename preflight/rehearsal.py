@@ -18,15 +18,19 @@ NUM_STEPS = 6
 def run_few_steps(trainer: BaseTrainer, num_steps: int) -> float:
     """Train and validate at most `num_steps` steps of the first epoch; return the seconds that they took.
 
-    The trainer must not be used to train afterwards.
+    The trainer must not be used to train afterwards; the options, which it shares with the next one, are as before.
     """
-    trainer.options.limit_batches = num_steps
+    limit, trainer.options.limit_batches = trainer.options.limit_batches, num_steps
     trainer.position.epoch, trainer.position.step_in_epoch = 1, 0
-    trainer.loop.attach()
     started = time.perf_counter()
-    with trainer.loop.epoch():
-        trainer._before_epoch(1)
-        trainer._train_epoch(1)
+    try:
+        trainer.loop.attach()
+        with trainer.loop.epoch():
+            trainer._before_epoch(1)
+            log = trainer._train_epoch(1)
+        trainer._check_log(log)
+    finally:
+        trainer.options.limit_batches = limit
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)
     return time.perf_counter() - started

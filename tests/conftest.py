@@ -12,8 +12,8 @@ from logger import close_logging
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name a mark for what runs the tests, or a whole project, in another directory."""
-    config.addinivalue_line("markers", "e2e: runs a whole project of its own")
+    """Name a mark for what tests/engine/test_empty_fork.py leaves out."""
+    config.addinivalue_line("markers", "e2e: whole runs, of the toy or of a project of its own")
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out
 from trainer.batch import BatchResult, batch_weight, run_batch
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
-from utils import Ema, Metric, MetricTracker, NonFiniteError
+from utils import Ema, Metric, MetricTracker, NonFiniteError, Stopped
 
 AUTOCAST_DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,12 +97,12 @@ class Trainer(BaseTrainer):
                 self._log_step(loss, bar)
                 self.profiler.step(self.checkpoint_dir)
                 self._after_step()
-        self._check_finite()
-        log = self.train_metrics.result()  # waits for the device, so that the time below is the true one
-        if num_samples:
-            log["perf/samples_per_sec"] = num_samples / (time.perf_counter() - started)
-        log |= {f"lr/group{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
-        log |= self._valid_epoch(epoch)
+        self._check_finite()  # waits for the device, so that the time below is the true one
+        speed = {"perf/samples_per_sec": num_samples / (time.perf_counter() - started)} if num_samples else {}
+        valid_log = self._valid_epoch(epoch)
+        # Read after validation, in which a run may be stopped and saved: until then the epoch is open.
+        log = self.train_metrics.result() | speed
+        log |= {f"lr/group{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)} | valid_log
         self._step_scheduler("epoch", log)
         return log
 
@@ -135,7 +135,11 @@ class Trainer(BaseTrainer):
         if self.valid_data_loader is None:
             return {}
         microbatches = self._until_stopped(counted(self.valid_data_loader))
-        values = evaluate(self.ema.eval_model, self.criterion, microbatches, self.valid_metrics, self.device)
+        try:
+            values = evaluate(self.ema.eval_model, self.criterion, microbatches, self.valid_metrics, self.device)
+        except Stopped:
+            self.valid_metrics.reset()  # a resumed run validates from the first batch
+            raise
         self.writer.set_step(self.position.global_step, "valid")
         for name, matrix in self.valid_metrics.matrices.items():
             self.writer.add_image(name, heatmap(matrix))

@@ -52,6 +52,9 @@ class MetricTracker:
             str(ftn.__name__): deepcopy(ftn).to(device) for ftn in metric_ftns if isinstance(ftn, nn.Module)
         }
         self.keys = [*keys, *(str(ftn.__name__) for ftn in metric_ftns)]
+        # Its curves are drawn here, point by point, and by nobody else.
+        drawn: set[str] = getattr(writer, "tags", set())
+        drawn.update(f"{key}/{mode}" for key in keys for mode in ("train", "valid"))
         means = [key for key in self.keys if key not in self._modules]
         self._totals = {key: torch.zeros((), dtype=dtype, device=device) for key in means}
         self._counts = {key: torch.zeros((), dtype=dtype, device=device) for key in means}

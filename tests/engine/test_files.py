@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from faults import CONTEXT, exit_code
 from utils import ensure_dir, fsync_dir, read_json, write_atomic, write_json
 
 
@@ -47,10 +47,9 @@ def test_a_write_that_fails_in_the_middle_leaves_what_was_there(tmp_path: Path, 
     path = tmp_path / "file.bin"
     if old is not None:
         path.write_bytes(old)
-    process = multiprocessing.get_context("spawn").Process(target=_write_beyond_the_limit, args=(path,))
+    process = CONTEXT.Process(target=_write_beyond_the_limit, args=(path,))
     process.start()
-    process.join()
-    assert process.exitcode == errno.EFBIG
+    assert exit_code(process) == errno.EFBIG
     assert names(tmp_path) == ([] if old is None else ["file.bin"])
     if old is not None:
         assert path.read_bytes() == old

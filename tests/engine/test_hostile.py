@@ -23,6 +23,8 @@ from checkpoint.file import BEST, _seal, find_checkpoint, load_checkpoint
 from toy_runs import small_config, train
 from utils import CheckpointError
 
+pytestmark = pytest.mark.e2e  # whole runs
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

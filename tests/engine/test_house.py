@@ -1,7 +1,7 @@
 """The house keeps its shape: imports go down only, files and functions stay small, and the step is four hops away.
 
 What is yours in a fork, the engine has no say in: rules for `train.py`, `model/` and the like hold in the template
-itself, which is known by the title of its README.
+itself, which is known by its examples and the title of its README.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ENGINE = {"new_project", "preflight", "base", "parse_config", "checkpoint", "speed", "logger", "utils"}
 MAX_FUNCTION_LINES, MAX_SHARE_OF_A_ROOM, MAX_UTILS = 40, 0.25, 15
-IS_TEMPLATE = (ROOT / "README.md").is_file() and (ROOT / "README.md").read_text("utf-8").startswith(
-    "# PyTorch template"
-)
+README = ROOT / "README.md"
+IS_TEMPLATE = (ROOT / "tests" / "examples").is_dir() and README.read_text("utf-8").startswith("# PyTorch template")
 template_alone = pytest.mark.skipif(not IS_TEMPLATE, reason="in a fork, these files are its author's")
 
 

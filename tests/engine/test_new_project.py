@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import new_project
-from helpers import ROOT, run_script
+from helpers import ROOT
 from new_project import create
-from utils import ConfigError
+from utils import ConfigError, exit_on_user_error
 
 THIS_CHECKOUT = {".git", ".venv", ".venv-bench", "saved", "data"}
 ENGINE = {"base", "checkpoint", "logger", "parse_config", "preflight", "speed", "utils", "tests"}
@@ -69,7 +69,12 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_line_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
-    result = run_script("new_project.py", str(tmp_path))
-    assert result.returncode == 2
-    assert result.stderr == f"{tmp_path}: exists already; name a directory that does not\n"
+def test_the_command_line_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new_project.main([str(tmp_path / "mine"), "--empty"])
+    created, then = capsys.readouterr().out.splitlines()
+    assert created == f"created {tmp_path / 'mine'}"
+    assert then.startswith(f"next:  cd {tmp_path / 'mine'} && git init && ")
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
+        new_project.main([str(tmp_path)])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"{tmp_path}: exists already; name a directory that does not\n"

@@ -24,6 +24,8 @@ from toy import PlainTrainer
 from toy_runs import assert_exact_at, parsed, run, small_config, stopped_at, train
 from utils import Stopped, exit_on_user_error, inf_loop
 
+pytestmark = pytest.mark.e2e  # whole runs
+
 STEPS = range(1, 13)  # two epochs of six
 LAST = (6, 12)  # of an epoch
 INNER = [step for step in STEPS if step not in LAST]
@@ -93,7 +95,7 @@ def test_steps_are_counted_and_the_scheduler_is_in_the_checkpoint(tmp_path: Path
     ids=["samples", "tensors, saved every other step", "no validation, metric or schedule"],
 )
 def test_a_stop_at_every_step_is_exact(changes: dict[str, Any], tmp_path: Path) -> None:
-    assert_exact_at(INNER, tmp_path, trainer__loop="plain", **changes)
+    assert_exact_at(INNER if not changes else (1, 4, 8), tmp_path, trainer__loop="plain", **changes)
 
 
 @pytest.mark.xfail(strict=True, reason="a resumed process forgets which curves the loop draws, and draws them as well")
@@ -188,6 +190,15 @@ def test_methods_of_2020_that_are_not_called_are_warned_of(
     ]
 
 
+def test_an_iterator_whose_place_cannot_be_saved_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer: Any = toy.build_trainer(parsed(plain_config(tmp_path)))
+    trainer.endless = inf_loop([1])
+    trainer.batches = iter([1, 2])
+    trainer.loop.warn_of_what_is_ignored()
+    [message] = caplog.messages
+    assert message.startswith("PlainTrainer.batches is an iterator, and where it is cannot be saved: a resumed run")
+
+
 def test_fast_dev_run_limits_training_and_validation_to_a_batch(tmp_path: Path) -> None:
     run_dir = run("-c", write_given(plain_config(tmp_path / "saved")), "--fast-dev-run")
     assert newest(run_dir)["position"] == {"epoch": 2, "step_in_epoch": 0, "global_step": 1}
@@ -230,7 +241,7 @@ def test_a_loop_that_leaves_the_loader_early_begins_the_next_epoch_all_the_same(
                 self.optimizer.step()
             return {"val_loss": float(epoch)}
 
-    expected = assert_exact_at([1, 2, 3, 4], tmp_path, Hurried, trainer__monitor="off")
+    expected = assert_exact_at([2, 3, 4], tmp_path, Hurried, trainer__monitor="off")
     assert newest(expected)["position"]["global_step"] == 6
 
 
@@ -245,7 +256,7 @@ def test_a_second_pass_in_an_epoch_comes_whole_after_a_stop_in_the_first(tmp_pat
                 self.optimizer.step()
             return log
 
-    expected = assert_exact_at([2, 5, 9], tmp_path, Twice)
+    expected = assert_exact_at([2, 9], tmp_path, Twice)
     assert newest(expected)["position"]["global_step"] == 24
 
 
@@ -280,7 +291,8 @@ class GanTrainer(PlainTrainer):
 
 
 def test_a_gan_is_saved_between_batches_alone_and_goes_on_to_the_bit(tmp_path: Path) -> None:
-    expected = assert_exact_at(STEPS, tmp_path, GanTrainer, trainer__save_every_steps=1, trainer__tensorboard=False)
+    changes = {"trainer__save_every_steps": 1, "trainer__tensorboard": False}
+    expected = assert_exact_at([1, 5, 6, 8], tmp_path, GanTrainer, **changes)
     content = newest(expected)
     assert content["position"]["global_step"] == 12
     assert {"model", "optimizer", "nets.critic", "critic_optimizer", "schedules.0"} <= content.keys()
@@ -311,7 +323,7 @@ def test_an_endless_loader_is_gone_on_with_between_epochs(save_every_steps: int 
     changes: dict[str, Any] = {"trainer__epochs": 4, "trainer__save_period": 3}
     changes["trainer__save_every_steps"] = save_every_steps
     expected = train(plain_config(tmp_path / "whole", **changes), trainer=endless)
-    for num_epochs in (1, 2, 3):
+    for num_epochs in (1, 2):
         config = plain_config(tmp_path / str(num_epochs), **changes)
         train(config, "--set", f"trainer.epochs={num_epochs}", trainer=endless)
         run("-r", str(the_run(config)), "--set", "trainer.epochs=4", trainer=endless)
@@ -390,7 +402,7 @@ class BatchedTrainer(ForeignTrainer):
 @pytest.mark.parametrize("trainer", [ForeignTrainer, WeightedTrainer, BatchedTrainer])
 def test_a_loader_of_torchs_own_is_gone_on_with_to_the_bit(trainer: toy.TrainerClass, tmp_path: Path) -> None:
     num_steps = {ForeignTrainer: 7, WeightedTrainer: 6, BatchedTrainer: 5}[trainer]  # type: ignore[index]
-    expected = assert_exact_at([1, num_steps - 1, num_steps + 2], tmp_path, trainer)
+    expected = assert_exact_at([num_steps - 1, num_steps + 2], tmp_path, trainer)
     assert newest(expected)["position"]["global_step"] == 2 * num_steps
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.e2e  # processes of their own
 ROOT = Path(__file__).resolve().parents[2]
 
 # A sitecustomize.py, which Python runs before anything else, in processes that it spawns too. The standard library

@@ -16,6 +16,8 @@ from toy import PlainTrainer, ToyTrainer
 from toy_runs import run, small_config, train
 from utils import ConfigError
 
+pytestmark = pytest.mark.e2e  # whole runs
+
 LOOPS = ["counted", "plain"]
 
 

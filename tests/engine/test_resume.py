@@ -19,6 +19,8 @@ from toy import PlainTrainer, ToyTrainer
 from toy_runs import assert_exact_at, run, small_config, stopped_at, train
 from utils import CheckpointError
 
+pytestmark = pytest.mark.e2e  # whole runs
+
 
 class Counter:
     """Something of one's own that has a state."""
@@ -47,12 +49,13 @@ class Holder:
         self.optimizer = self.optimizers["a"]
         self.number = 5
         self.nested = {"deep": {"deeper": Counter()}}
+        self.centre = torch.zeros(3)
 
 
 def test_parts_are_all_that_have_a_state_each_once() -> None:
     holder = Holder()
     parts = parts_of(holder)
-    assert list(parts) == ["model", "optimizer", "weighted_loss", "heads.0", "pair.0"]
+    assert list(parts) == ["model", "optimizer", "weighted_loss", "heads.0", "pair.0", "centre"]
     assert parts["optimizer"] is holder.optimizers["a"]
     assert parts["heads.0"] is holder.heads[0]
 
@@ -66,6 +69,7 @@ class RichTrainer(ToyTrainer):
         self.optimizers = {"second": torch.optim.Adam(self.second_model.parameters(), lr=0.1)}
         self.schedules = [torch.optim.lr_scheduler.ExponentialLR(self.optimizers["second"], 0.9)]
         self.counters = (Counter(), Counter())
+        self.centre = torch.zeros(3)
 
     def _train_step(self, microbatches: Any) -> float:
         loss = super()._train_step(microbatches)
@@ -75,6 +79,7 @@ class RichTrainer(ToyTrainer):
         self.schedules[0].step()
         self.criterion.weight.mul_(1.01)  # type: ignore[attr-defined]
         self.counters[1].count += 2
+        self.centre = 0.9 * self.centre + 0.1 * torch.randn(3)
         return loss
 
 
@@ -89,10 +94,26 @@ def test_whatever_a_trainer_holds_is_saved_and_goes_on_to_the_bit(tmp_path: Path
     changes = {"loss": config["loss"], "teacher": config["teacher"]}
     expected = assert_exact_at([1, 6, 8], tmp_path, RichTrainer, **changes)
     content = newest(expected)
-    extra = {"criterion", "second_model", "optimizers.second", "schedules.0", "counters.0", "counters.1", "teacher"}
+    extra = {"criterion", "second_model", "optimizers.second", "schedules.0", "counters.0", "counters.1"}
+    extra |= {"centre", "teacher"}
     assert extra <= content.keys()
     assert content["counters.1"] == {"count": 24}
     assert content["criterion"]["weight"].tolist() == pytest.approx([1.01**12, 2 * 1.01**12, 0.5 * 1.01**12], rel=1e-5)
+
+
+@pytest.mark.xfail(strict=True, reason="a Parameter that the trainer itself holds is in no checkpoint")
+def test_a_parameter_that_the_trainer_itself_holds_is_saved(tmp_path: Path) -> None:
+    class Weighted(PlainTrainer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.log_variance = nn.Parameter(torch.zeros(()))  # learned beside the model, as in multi-task losses
+            self.optimizer.add_param_group({"params": [self.log_variance]})
+            criterion = self.criterion
+            self.criterion = lambda outputs, targets: (
+                criterion(outputs, targets) * (-self.log_variance).exp() + self.log_variance
+            )
+
+    assert_exact_at([3], tmp_path, Weighted, lr_scheduler=None)
 
 
 def test_a_plain_number_is_saved_where_the_trainer_adds_it(tmp_path: Path) -> None:

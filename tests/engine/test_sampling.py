@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler, WeightedRandomSampler
 
 from base import BaseDataLoader, TensorBatches, sampling, split_indices
@@ -172,13 +173,18 @@ def test_split_that_leaves_or_holds_out_nothing_is_refused_with_its_place(
 # What a sampler of torch's draws.
 
 
+def lists(sampler: Iterable[Tensor | list[int]]) -> list[list[int]]:
+    """Return the batches of a sampler as lists, which compare."""
+    return [torch.as_tensor(batch).tolist() for batch in sampler]
+
+
 def drawn(seed: int, epoch: int, first_batch: int = 0, *, as_lists: bool = False) -> list[list[int]]:
     """Return the batches of up to 5 that a weighted sampler draws from SAMPLES."""
     sampler = DrawnBatchSampler(WeightedRandomSampler([1.0] * 23, 12), SAMPLES, 5, as_lists=as_lists)
     sampler.set_epoch(seed, epoch, first_batch)
     assert list(sampler.sizes()) == [5, 5, 2][first_batch:]
     assert len(sampler) == 3
-    return [list(batch) if as_lists else batch.tolist() for batch in sampler]
+    return lists(sampler)
 
 
 def test_a_sampler_draws_positions_and_the_batches_are_the_samples_there() -> None:
@@ -209,7 +215,7 @@ def test_a_sampler_is_told_the_epoch() -> None:
     sampler = DrawnBatchSampler(Told(), SAMPLES, 4)
     for epoch in (3, 1):
         sampler.set_epoch(0, epoch)
-        assert [batch.tolist() for batch in sampler] == [[100, 101, 102, 103], [104, 105]]
+        assert lists(sampler) == [[100, 101, 102, 103], [104, 105]]
     assert Told.epochs == [3, 1]
 
 
@@ -229,9 +235,9 @@ def test_an_epoch_can_be_cut_short(max_batches: int, first_batch: int) -> None:
         DrawnBatchSampler(WeightedRandomSampler([1.0] * 23, 23), SAMPLES, 5),
     ):
         sampler.set_epoch(0, 1, first_batch)
-        whole = [batch.tolist() for batch in sampler]
+        whole = lists(sampler)
         sampler.max_batches = max_batches
-        assert [batch.tolist() for batch in sampler] == whole[: max(0, max_batches - first_batch)]
+        assert lists(sampler) == whole[: max(0, max_batches - first_batch)]
 
 
 # Endless passes.

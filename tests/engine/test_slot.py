@@ -291,6 +291,20 @@ def test_a_type_is_found_in_whatever_file_of_a_folder_defines_it(zoo: Slot) -> N
     assert "zoo.broken" not in sys.modules  # only the files that define the name are imported
 
 
+def test_a_name_that_two_files_define_is_refused(zoo: Slot, tmp_path: Path) -> None:
+    (tmp_path / "zoo" / "night.py").write_text("from torch import nn\n\n\nclass Owl(nn.Module): ...\n")
+    with pytest.raises(ConfigError) as caught:
+        zoo.find("Owl", "arch.type")
+    expected = "arch.type: zoo.birds and zoo.night both define 'Owl'; give one of them another name"
+    assert str(caught.value) == expected
+
+
+def test_a_name_that_another_file_of_the_folder_defines_is_refused_with_that_file(zoo: Slot) -> None:
+    message = error_of(Slot(("zoo.fish",), base=nn.Module), "Dodo")
+    assert message.endswith("zoo/broken.py defines it, but its slot in slots.py looks in zoo.fish")
+    assert "zoo.broken" not in sys.modules
+
+
 def test_a_file_that_does_not_import_breaks_only_what_it_defines(zoo: Slot) -> None:
     with pytest.raises(ImportError, match="not installed"):
         zoo.find("Dodo", "arch.type")

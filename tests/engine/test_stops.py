@@ -35,6 +35,8 @@ from toy import PlainTrainer, ToyTrainer
 from toy_runs import run, small_config, train
 from utils import NonFiniteError, OutOfMemoryError, RunDirError, exit_on_user_error
 
+pytestmark = pytest.mark.e2e  # whole runs
+
 KINDS: dict[str, dict[str, Any]] = {
     "counted": {"trainer__save_every_steps": 2, "trainer__grad_accum_steps": 2},
     "plain": {"trainer__loop": "plain", "trainer__save_every_steps": 2},
@@ -53,14 +55,14 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if "workers" in k else k for k in KINDS])
 def test_a_run_that_is_killed_goes_on_to_the_bit(kind: str, tmp_path: Path) -> None:
     changes = KINDS[kind] | {"trainer__epochs": 8, "trainer__early_stop": None}
     if kind == "plain":
         changes |= {"trainer__tensorboard": False}  # see test_plain_loop.py: after the last step of an epoch
     expected = train(small_config(tmp_path / "whole", **changes))
     config = small_config(tmp_path / "killed", **changes)
-    kill_until_done(config, random.Random(kind), max_kills=2 if "workers" in kind else 3, script="toy")
+    kill_until_done(config, random.Random(kind), max_kills=3, script="toy")
     if kind == "with workers":
         assert records_of(expected) == records_of(the_run(config))
     else:
@@ -227,7 +229,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_when_there_is_room(
     small_disk: Path, tmp_path: Path
 ) -> None:
-    changes = {"trainer__epochs": 30, "trainer__early_stop": None, "arch__args__width": 500}
+    changes = {"trainer__epochs": 12, "trainer__early_stop": None, "arch__args__width": 1500}
     expected = train(small_config(tmp_path / "whole", **changes))
     config = small_config(small_disk / "saved", **changes)
     with pytest.raises(RunDirError, match="cannot be written to: No space left on device"):

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers import ROOT
 from new_project import create
 
@@ -38,6 +40,7 @@ def expanded(pattern: str, project: Path) -> list[str]:
     return paths
 
 
+@pytest.mark.e2e
 def test_the_tutorial_leads_from_an_empty_project_to_a_tested_model(tmp_path: Path) -> None:
     project = create(tmp_path / "my-project", is_empty=True)
     outputs = []

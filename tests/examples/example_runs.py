@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import test as test_script
 import train as train_script
 from helpers import write_given
-
-MLP_CANNOT_ADAPT = pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="MLP.adapt of model/model.py takes peek(1)[0], the batch, for its inputs"
-)
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:

@@ -133,7 +133,6 @@ def test_a_run_resumes_and_is_tested_from_the_command_line(
     assert "accuracy: 0." in capsys.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, reason="Slot.find imports every package before it looks in the first")
 def test_a_run_imports_no_library_that_it_does_not_use(started: Started) -> None:
     assert "torch" in started.imported
     assert not started.imported & {"torchmetrics", "torchvision", "sklearn", "pyarrow", "scipy", "pandas"}

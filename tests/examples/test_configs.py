@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from example_runs import MLP_CANNOT_ADAPT, run_train
+from example_runs import run_train
 from few_digits import on_few_digits
 from helpers import ROOT, newest, records_of
 
@@ -26,8 +26,7 @@ def write_table(path: Path, num_features: int, target: str) -> None:
         writer.writerows([generator.random() for _ in range(num_features + 1)] for _ in range(60))
 
 
-WITH_MLP = Path("configs/wine_quality.json")
-CASES = [pytest.param(path, marks=[MLP_CANNOT_ADAPT] if path == WITH_MLP else [], id=str(path)) for path in CONFIGS]
+CASES = [pytest.param(path, id=str(path)) for path in CONFIGS]
 
 
 @pytest.mark.parametrize("path", CASES)

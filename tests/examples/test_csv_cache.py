@@ -18,7 +18,7 @@ from torch import Tensor
 from base import MappedBatches, TensorBatches, datasets, sampling
 from data_loader.csv_data import CsvDataLoader
 from data_loader.csv_reader import CsvReader
-from example_runs import MLP_CANNOT_ADAPT, run_train, train
+from example_runs import run_train, train
 from faults import CONTEXT, PRELOAD, assert_same_run, exit_code, the_run
 from helpers import newest
 from trainer import Trainer
@@ -195,7 +195,6 @@ def test_a_cache_that_cannot_be_made_is_told(big: Path, tmp_path: Path) -> None:
         load(big, tmp_path / "file" / "cache")
 
 
-@MLP_CANNOT_ADAPT
 @pytest.mark.parametrize(("num_workers", "steps"), [(0, (5, 17, 29)), (2, (29,))])
 def test_a_run_on_a_mapped_table_goes_on_to_the_bit(
     num_workers: int, steps: tuple[int, ...], big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

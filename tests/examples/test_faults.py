@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from faults import (
 )
 from few_digits import on_few_digits
 from helpers import epochs_of, newest, records_of
-from trainer import Trainer
+from trainer import BatchResult, Trainer, run_batch
 from utils import CheckpointError, NonFiniteError, OutOfMemoryError, RunDirError, Stopped, exit_on_user_error
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -57,9 +58,15 @@ MakeConfig = Callable[..., dict[str, Any]]
 RunOnce = Callable[..., Path]
 
 
-def slow_but(fast: Sequence[Any], cases: Iterable[Any]) -> list[Any]:
-    """Return the parameters of a test, marked as slow those that are not `fast`."""
-    return [case if case in fast else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+def marked(cases: Iterable[Any], fast: Sequence[Any]) -> list[Any]:
+    """Return the parameters of a test, those that are not `fast` marked as slow."""
+    return [
+        pytest.param(
+            case,
+            marks=[] if case in fast else [pytest.mark.slow],
+        )
+        for case in cases
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +115,7 @@ def signal_once(owner: type, method: str, number: int, skip: int) -> None:
 KILLED = [("step", kind) for kind in KINDS] + [("save", kind) for kind in KINDS]
 
 
-@pytest.mark.parametrize("case", slow_but(KILLED[: len(KINDS) + 1], KILLED), ids="-".join)
+@pytest.mark.parametrize("case", marked(KILLED, fast=KILLED[: len(KINDS) + 1]), ids="-".join)
 def test_a_run_that_is_killed_goes_on_to_the_bit(
     case: tuple[str, str], make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
@@ -124,7 +131,7 @@ def test_a_run_that_is_killed_goes_on_to_the_bit(
     assert status_of(the_run(config))["status"] == "completed"
 
 
-@pytest.mark.parametrize("kind", slow_but(["no workers"], KINDS))
+@pytest.mark.parametrize("kind", marked(KINDS, fast=["no workers"]))
 def test_a_run_that_is_killed_at_any_time_goes_on_to_the_bit(
     kind: str, make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
@@ -149,7 +156,7 @@ def test_soak_of_kills(kind: str, run: int, make_config: MakeConfig, whole: RunO
 EVERY_STEP = ["no workers", "step schedule, bf16", "fp16"]
 
 
-@pytest.mark.parametrize("kind", slow_but(EVERY_STEP[:2], EVERY_STEP))
+@pytest.mark.parametrize("kind", marked(EVERY_STEP, fast=EVERY_STEP[:2]))
 def test_a_stop_at_every_single_step_is_exact(
     kind: str, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,9 +196,11 @@ FAST = [
     ("save", 2, signal.SIGUSR1),
     ("loader start", 1, signal.SIGINT),
 ]
+# In the second epoch of three, what was saved after its last step is what is resumed.
+IN_VALIDATION = [case for case in SIGNALS if case[0] == "validation" and case[1] != 1]
 
 
-@pytest.mark.parametrize("case", slow_but(FAST, SIGNALS), ids="{0[0]}-{0[1]}-{0[2].name}".format)
+@pytest.mark.parametrize("case", marked(SIGNALS, FAST), ids="{0[0]}-{0[1]}-{0[2].name}".format)
 def test_signals_stop_well_wherever_they_come(
     case: tuple[str, int, signal.Signals], make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
@@ -203,6 +212,27 @@ def test_signals_stop_well_wherever_they_come(
     assert (status["status"], status["signal"]) == ("preempted", number.name)
     assert finish("-r", str(the_run(config))) == 0
     assert_same_run(whole(), the_run(config))
+
+
+@pytest.mark.parametrize("number", marked(range(8), fast=[1, 3, 6]))
+def test_a_stop_at_every_batch_of_validation_is_exact(
+    number: int, make_config: MakeConfig, whole: RunOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"data_loader__args__batch_size": 8, "trainer__epochs": 2, "trainer__save_every_steps": None}
+    config = make_config(tmp_path / "run", **changes)  # 4 batches of validation an epoch
+    calls = iter(range(1_000_000))
+
+    def signal_in_batch(*args: Any) -> BatchResult:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run_batch(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.evaluation.run_batch", signal_in_batch)
+        with suppress(Stopped):  # a signal in the last batch of all comes too late
+            train(config)
+    run_train("-r", str(the_run(config)))
+    assert_same_run(whole(**changes), the_run(config))
 
 
 def test_a_second_signal_leaves_at_once_with_a_whole_checkpoint(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -219,7 +249,7 @@ def signal_twice(owner: type, method: str) -> None:
     signal_once(owner, method, signal.SIGTERM, 0)
 
 
-@pytest.mark.parametrize("num_kills", slow_but([3], [3, 100]))
+@pytest.mark.parametrize("num_kills", marked([3, 100], fast=[3]))
 def test_a_kill_during_a_save_loses_at_most_the_save_under_way(
     num_kills: int, make_config: MakeConfig, tmp_path: Path
 ) -> None:
@@ -255,7 +285,7 @@ def limit_file_size_at_step(step: int, num_bytes: int) -> None:
     Trainer._after_step = limiting  # type: ignore[method-assign, assignment]
 
 
-@pytest.mark.parametrize("index", slow_but([0, 9, 19], range(20)))
+@pytest.mark.parametrize("index", marked(range(20), fast=[0, 9, 19]))
 def test_a_full_disk_is_told_and_leaves_the_earlier_checkpoint_whole(
     index: int, make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
@@ -315,7 +345,7 @@ def test_a_disk_that_cannot_be_written_is_told_before_training(
     assert metrics.read_text() == ""
 
 
-@pytest.mark.parametrize("num_attempts", slow_but([2], [2, 20]))
+@pytest.mark.parametrize("num_attempts", marked([2, 20], fast=[2]))
 def test_a_second_process_on_a_run_is_refused_and_told_who_has_it(
     num_attempts: int, make_config: MakeConfig, tmp_path: Path
 ) -> None:
@@ -350,7 +380,9 @@ def poison_loss(monkeypatch: pytest.MonkeyPatch, calls: range, what: str) -> Non
 NAN = [(what, at_step) for what in ("loss", "gradient") for at_step in (0, 3, 6, 9, 16)]
 
 
-@pytest.mark.parametrize("case", slow_but([("loss", 0), ("gradient", 3), ("loss", 9)], NAN), ids="{0[0]}-{0[1]}".format)
+@pytest.mark.parametrize(
+    "case", marked(NAN, fast=[("loss", 0), ("gradient", 3), ("loss", 9)]), ids="{0[0]}-{0[1]}".format
+)
 def test_nan_stops_the_run_and_no_checkpoint_has_it(
     case: tuple[str, int], make_config: MakeConfig, whole: RunOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,7 +477,7 @@ def test_what_would_not_be_exact_is_refused_unless_it_is_allowed(
     assert records_of(run_dir)[-1]["epoch"] == 2
 
 
-@pytest.mark.parametrize("num_workers", slow_but([2], [1, 2, 3]))
+@pytest.mark.parametrize("num_workers", marked([1, 2, 3], fast=[2]))
 def test_the_number_of_workers_does_not_change_a_run(num_workers: int, whole: RunOnce) -> None:
     assert_same_run(whole(), whole(data_loader__args__num_workers=num_workers))
 

@@ -76,7 +76,6 @@ def test_each_class_has_a_value_and_a_curve(config: dict[str, Any], run_dir: Pat
         assert curve == pytest.approx(expected)
 
 
-@pytest.mark.xfail(strict=True, reason="_tag of logger/run_log.py adds no /train to by_class/0")
 def test_the_curve_of_a_class_in_training_is_named_like_that_in_validation(run_dir: Path) -> None:
     tags = EventAccumulator(str(run_dir)).Reload().Tags()["scalars"]
     assert {f"by_class/{i}/train" for i in range(10)} <= set(tags)

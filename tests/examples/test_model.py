@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from base import BaseDataLoader, BaseModel, TensorBatches
-from example_runs import MLP_CANNOT_ADAPT
 from model.model import MLP, MnistModel, PolynomialRegression
 from utils import ConfigError
 
@@ -86,7 +85,6 @@ def test_mlp_has_the_layers_asked_for(hidden: list[int], num_parameters: int, ba
     assert model(torch.randn(batch_size, 3)).shape == (batch_size, 1)
 
 
-@MLP_CANNOT_ADAPT
 @pytest.mark.parametrize("validation_split", [0, 20])
 def test_mlp_adapts_to_the_statistics_of_the_training_split(validation_split: int) -> None:
     model, loader = MLP(3, [8]), make_loader(validation_split)
@@ -103,7 +101,6 @@ def test_mlp_adapts_to_the_statistics_of_the_training_split(validation_split: in
         assert (mean.dtype, std.dtype) == (torch.float32, torch.float32)
 
 
-@MLP_CANNOT_ADAPT
 def test_mlp_adapts_to_more_samples_than_it_reads_at_once() -> None:
     generator = np.random.default_rng(0)
     values = (generator.normal(size=(200_001, 4)) * [1e-3, 1, 0, 100] + [1e3, -1e6, 0.1, 0]).astype(np.float32)
@@ -117,7 +114,6 @@ def test_mlp_adapts_to_more_samples_than_it_reads_at_once() -> None:
     np.testing.assert_allclose(torch.cat([model.feature_std, model.target_std]).numpy(), std, rtol=1e-6)
 
 
-@MLP_CANNOT_ADAPT
 def test_mlp_takes_and_gives_the_units_of_the_data() -> None:
     model = MLP(3, [8])
     model.adapt(make_loader())
@@ -128,7 +124,6 @@ def test_mlp_takes_and_gives_the_units_of_the_data() -> None:
     np.testing.assert_allclose(model(features_and_targets()[0]).detach().numpy(), expected, rtol=0.01, atol=0.01)
 
 
-@MLP_CANNOT_ADAPT
 def test_mlp_keeps_its_statistics_in_the_state_dict() -> None:
     adapted, loaded = MLP(3, [8]), MLP(3, [8])
     adapted.adapt(make_loader())
@@ -138,7 +133,6 @@ def test_mlp_keeps_its_statistics_in_the_state_dict() -> None:
     assert loaded.num_parameters() == MLP(3, [8]).num_parameters()
 
 
-@MLP_CANNOT_ADAPT
 def test_an_mlp_for_other_data_is_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError) as caught:
         MLP(4, [8]).adapt(make_loader())

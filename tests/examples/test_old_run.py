@@ -18,7 +18,7 @@ from torch import Tensor
 
 from checkpoint.file import load_checkpoint
 from data_loader.csv_data import CsvDataLoader
-from example_runs import MLP_CANNOT_ADAPT, curves, evaluate, run_train
+from example_runs import curves, evaluate, run_train
 from helpers import assert_equal, epochs_of, newest, records_of
 from model.model import MLP
 
@@ -102,7 +102,6 @@ def test_a_single_checkpoint_of_it_can_be_tested(old_checkpoint: Path) -> None:
     assert measured == pytest.approx({"loss": loss.mean().item(), "mae": error.mean().item()}, rel=1e-5)
 
 
-@MLP_CANNOT_ADAPT
 def test_a_single_checkpoint_of_it_can_be_fine_tuned_from(old_checkpoint: Path, tmp_path: Path) -> None:
     """A learning rate of 0 leaves the averaged weights as they are, and so what the old code measured of them."""
     overrides = ["--set", f"trainer.save_dir={tmp_path / 'saved'}", "--lr", "0", "--set", "trainer.epochs=1"]

@@ -32,9 +32,7 @@ def changed_lines(fork: Path) -> int:
     if not (fork / "port.diff").exists():
         return 0
     lines = (fork / "port.diff").read_text().splitlines()
-    added, removed = (
-        sum(line.startswith(sign) and not line.startswith(sign * 3) for line in lines) for sign in "+-"
-    )
+    added, removed = (sum(line.startswith(sign) and not line.startswith(sign * 3) for line in lines) for sign in "+-")
     return max(added, removed)
 
 
@@ -78,9 +76,7 @@ def test_a_fork_is_ported_with_few_lines(fork: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [fork.name for fork in FORKS])
-def test_a_fork_trains_resumes_and_shows_its_curves(
-    name: str, ported: dict[str, Path], server: ForkServer
-) -> None:
+def test_a_fork_trains_resumes_and_shows_its_curves(name: str, ported: dict[str, Path], server: ForkServer) -> None:
     project = ported[name]
     train(server, project, "-c", "config.json", "--set", "trainer.save_dir=whole")
     whole = the_run(project, "whole")
