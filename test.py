@@ -40,7 +40,7 @@ def main(config: ConfigParser) -> dict[str, float]:
 
     data = ", ".join(f"{key} {value}" for key, value in getattr(data_loader, "resolved_args", {}).items())
     num_samples = getattr(data_loader, "n_samples", len(data_loader.dataset))
-    logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples{data and f': {data}'}")
+    logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}".rstrip())
     batches = data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader
     result = evaluate(model, criterion, counted(batches), metrics, device)
     for name, value in result.items():

@@ -29,7 +29,7 @@ def parts_of(holder: object) -> dict[str, Stateful]:
     parts: dict[str, Stateful] = {}
     seen: set[int] = set()
     for name, value in _named(vars(holder)):
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        if isinstance(value, Tensor) and "." not in name:  # a list of the model's parameters is not one of parts
             value = _TensorState(value)
         is_empty = isinstance(value, nn.Module) and not value.state_dict()
         if isinstance(value, Stateful) and not is_empty and id(value) not in seen:

@@ -43,6 +43,8 @@ def largest_batch_size(trainer: BaseTrainer) -> int:
         raise ConfigError('data_loader.args.batch_size: "auto" needs a map-style dataset; give a number')
     size, physical = 1, physical_memory()
     trainer._preflight()
+    if "lr_scheduler" in vars(trainer):  # a schedule may have fewer steps than the search
+        trainer.lr_scheduler = None  # type: ignore[attr-defined]
     with torch.compiler.set_stance("force_eager"):  # compiling for each size would take minutes
         while 2 * size <= loader.n_samples and _fits(trainer, 2 * size):
             size *= 2

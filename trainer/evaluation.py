@@ -29,7 +29,7 @@ def evaluate(
     model.eval()
     metrics.reset()
     for batch, num_samples in prefetch(microbatches, device, input_format(model)):
-        result = run_batch(model, criterion, batch)
-        metrics.update("loss", result.loss, n=batch_weight(batch, num_samples))
-        metrics.update_metrics(result.outputs, result.targets, n=result.num_samples or num_samples)
+        loss, outputs, targets, num_counted = run_batch(model, criterion, batch)
+        metrics.update("loss", loss, n=batch_weight(batch, num_samples))
+        metrics.update_metrics(outputs, targets, n=num_counted or num_samples)
     return metrics.result()

@@ -117,11 +117,11 @@ class Trainer(BaseTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         for (batch, num_samples), weight in zip(microbatches, weights):
             with self.autocast:
-                result = run_batch(self.model, self.criterion, batch)
-            loss = result.loss * (weight / total)  # the shares add up to the gradient of one batch of all samples
+                loss, outputs, targets, num_counted = run_batch(self.model, self.criterion, batch)
+            loss = loss * (weight / total)  # the shares add up to the gradient of one batch of all samples
             self.scaler.scale(loss).backward()
             step_loss += loss.detach()
-            self.train_metrics.update_metrics(result.outputs, result.targets, n=result.num_samples or num_samples)
+            self.train_metrics.update_metrics(outputs, targets, n=num_counted or num_samples)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
         grad_norm = clip_gradients(self.parameters, self.max_grad_norm)
         self.scaler.step(self.optimizer)

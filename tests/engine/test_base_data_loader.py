@@ -437,9 +437,6 @@ def foreign_loader(kind: str, num_workers: int = 0) -> DataLoader[Any]:
 
 
 FOREIGN = ["shuffled", "shuffled, the last dropped", *SAMPLERS]
-BATCHES = pytest.param(
-    "batches", marks=pytest.mark.xfail(strict=True, reason="adopt takes a BatchSampler that was given for torch's own")
-)
 
 
 def adopted(kind: str, num_workers: int = 0) -> BaseDataLoader:
@@ -466,7 +463,7 @@ def test_an_adopted_loader_has_an_order_of_each_seed_and_epoch_and_starts_anywhe
     assert torch.equal(rng_state(CPU)["torch"], before["torch"])
 
 
-@pytest.mark.parametrize("kind", [BATCHES if kind == "batches" else kind for kind in FOREIGN])
+@pytest.mark.parametrize("kind", FOREIGN)
 def test_an_adopted_loader_has_batches_of_the_same_sizes_from_the_same_samples(kind: str) -> None:
     ours, theirs = adopted(kind), foreign_loader(kind)
     sizes = [len(targets) for _, targets in theirs]
@@ -498,7 +495,6 @@ def test_an_adopted_loader_keeps_the_attributes_and_methods_of_its_class() -> No
     assert BaseDataLoader.adopt(loader) is loader
 
 
-@pytest.mark.xfail(strict=True, reason="adopt batches what batch_size=None leaves as it is")
 def test_an_adopted_loader_of_ready_batches_does_not_batch_them() -> None:
     class Batches(Dataset[Batch]):
         def __len__(self) -> int:

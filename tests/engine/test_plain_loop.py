@@ -98,7 +98,6 @@ def test_a_stop_at_every_step_is_exact(changes: dict[str, Any], tmp_path: Path) 
     assert_exact_at(INNER if not changes else (1, 4, 8), tmp_path, trainer__loop="plain", **changes)
 
 
-@pytest.mark.xfail(strict=True, reason="a resumed process forgets which curves the loop draws, and draws them as well")
 @pytest.mark.parametrize("step", LAST)
 def test_a_stop_after_the_last_step_of_an_epoch_is_exact(step: int, tmp_path: Path) -> None:
     assert_exact_at([step], tmp_path, trainer__loop="plain")
@@ -212,11 +211,8 @@ def test_limited_and_overfitted_epochs_are_those_of_any_loop(loop: str, tmp_path
     assert newest(limited)["position"]["global_step"] == 8
 
 
-UNCOLLATED = pytest.mark.xfail(strict=True, raises=ValueError, reason="overfit does not collate what it validates")
-
-
 @pytest.mark.parametrize("loop", ["plain", "counted"])
-@pytest.mark.parametrize("data", [pytest.param("SampleLoader", marks=UNCOLLATED), "TensorLoader"])
+@pytest.mark.parametrize("data", ["SampleLoader", "TensorLoader"])
 def test_overfitting_trains_and_validates_on_the_same_few_batches(data: str, loop: str, tmp_path: Path) -> None:
     config = small_config(tmp_path / "saved", trainer__loop=loop, data_loader__type=data)
     trainer: Any = toy.main(toy.parse_args(["-c", write_given(config), "--overfit-batches", "2"]))
@@ -419,7 +415,6 @@ def test_a_loader_that_is_held_twice_is_adopted_once(tmp_path: Path) -> None:
     assert trainer.same_loader is trainer.data_loader
 
 
-@pytest.mark.xfail(strict=True, reason="only data_loader is told where the run is; any other begins at its first epoch")
 def test_a_second_loader_beside_the_first_is_gone_on_with_too(tmp_path: Path) -> None:
     class Paired(PlainTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

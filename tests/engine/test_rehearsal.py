@@ -164,13 +164,7 @@ def test_a_config_that_a_run_refuses_is_refused(change: dict[str, Any], message:
     assert written(tmp_path / "saved") == []
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        train,
-        pytest.param(check, marks=pytest.mark.xfail(strict=True, reason="a rehearsal does not look at the log")),
-    ],
-)
+@pytest.mark.parametrize("attempt", [train, check])
 def test_a_monitor_that_a_plain_loop_never_gives_is_refused(attempt: Any, tmp_path: Path) -> None:
     config = small_config(tmp_path / "saved", trainer__loop="plain", data_loader__args__validation_split=0)
     with pytest.raises(ConfigError, match=r"^trainer.monitor: the epoch gave no 'val_loss'; it gave loss, accuracy$"):

@@ -101,7 +101,6 @@ def test_whatever_a_trainer_holds_is_saved_and_goes_on_to_the_bit(tmp_path: Path
     assert content["criterion"]["weight"].tolist() == pytest.approx([1.01**12, 2 * 1.01**12, 0.5 * 1.01**12], rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="a Parameter that the trainer itself holds is in no checkpoint")
 def test_a_parameter_that_the_trainer_itself_holds_is_saved(tmp_path: Path) -> None:
     class Weighted(PlainTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -219,7 +219,6 @@ def test_a_sampler_is_told_the_epoch() -> None:
     assert Told.epochs == [3, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="the batches that were drawn are kept, whatever batch_size becomes")
 def test_a_batch_size_that_changes_changes_the_batches() -> None:
     sampler = DrawnBatchSampler(WeightedRandomSampler([1.0] * 23, 12), SAMPLES, 5)
     assert list(sampler.sizes()) == [5, 5, 2]

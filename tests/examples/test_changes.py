@@ -674,9 +674,9 @@ def test_early_stopping_on_a_value_of_ones_own(project: Project) -> None:
     project.add_to_class("trainer/options.py", 'LOGGED = ("body_norm",)')
     project.replace(
         "trainer/trainer.py",
-        "        log |= self._valid_epoch(epoch)\n",
-        """        log |= self._valid_epoch(epoch)
-        log["body_norm"] = self.model.body.weight.norm().item()
+        '        self._step_scheduler("epoch", log)\n',
+        """        log["body_norm"] = self.model.body.weight.norm().item()
+        self._step_scheduler("epoch", log)
 """,
     )
     project.configure(trainer__epochs=9, trainer__monitor="max body_norm", trainer__early_stop=2)
