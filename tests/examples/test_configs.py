@@ -13,6 +13,8 @@ import pytest
 from example_runs import run_train
 from few_digits import on_few_digits
 from helpers import ROOT, newest, records_of
+from parse_config.reference import json_schema, with_reference
+from slots import SLOTS
 
 CONFIGS = [Path("config.json"), *sorted(path.relative_to(ROOT) for path in ROOT.glob("configs/*.json"))]
 
@@ -46,3 +48,12 @@ def test_a_config_trains_a_step(path: Path, digits_dir: Path, tmp_path: Path) ->
     assert (step["kind"], epoch["kind"]) == ("step", "epoch")
     assert step["loss"] == pytest.approx(epoch["loss"])
     assert epoch["val_loss"] > 0
+
+
+def test_the_schema_and_the_reference_are_current() -> None:
+    reference = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert with_reference(reference, SLOTS) == reference, "run make docs"
+    schema, saved = json_schema(SLOTS), json.loads((ROOT / "config.schema.json").read_text(encoding="utf-8"))
+    if schema["$comment"] != saved["$comment"]:
+        pytest.skip(f"{saved['$comment']}, and other versions know other types")
+    assert schema == saved, "run make docs"
