@@ -15,7 +15,7 @@ class Mutant(NamedTuple):
 
     kind: str
     config: dict[str, Any]
-    path: str  # where the mistake must be told
+    path: str  # where the mistake must be reported
     meant: str | None  # the name that must be suggested
 
 

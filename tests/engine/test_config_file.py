@@ -94,7 +94,7 @@ def test_json_numbers_beyond_float_are_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_malformed_text_is_told_with_line_and_column(tmp_path: Path, name: str, text: str, expected: str) -> None:
+def test_malformed_text_is_reported_with_line_and_column(tmp_path: Path, name: str, text: str, expected: str) -> None:
     assert message(write(tmp_path, name, text)) == expected
 
 
@@ -247,7 +247,7 @@ def test_a_hundred_thousand_values_are_no_bomb(tmp_path: Path) -> None:
     assert config["b"] == [[1] * 98] * 1000
 
 
-def test_a_missing_file_and_a_directory_are_told_as_such(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_directory_are_reported_as_such(tmp_path: Path) -> None:
     assert message(tmp_path / "missing.json") == "cannot be read: No such file or directory"
     assert message(tmp_path) == "is no file"
 

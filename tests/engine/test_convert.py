@@ -254,7 +254,7 @@ def test_a_checkpoint_of_ours_with_a_damaged_seal_is_damaged_and_not_old(tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_old_checkpoint_cut_short_is_told_in_one_line_and_leaves_nothing(
+def test_an_old_checkpoint_cut_short_is_reported_in_one_line_and_leaves_nothing(
     kind: str, old_dir: Path, tmp_path: Path
 ) -> None:
     data = (old_dir / f"{kind}.pth").read_bytes()
@@ -340,7 +340,7 @@ def test_the_command_asks_for_trust(old_dir: Path, tmp_path: Path, capsys: pytes
         main(["--trust", *files])
 
 
-def test_weights_that_fit_are_loaded_and_the_rest_is_told() -> None:
+def test_weights_that_fit_are_loaded_and_the_rest_is_reported() -> None:
     model, before = network(), {name: value.clone() for name, value in network().state_dict().items()}
     weights: dict[str, Any] = {name: torch.full_like(value, 3) for name, value in before.items()}
     weights["2.weight"] = torch.zeros(5, 4)
@@ -368,7 +368,7 @@ def test_weights_that_all_fit_are_as_load_weights_loads_them() -> None:
     assert same(dict(one.state_dict()), dict(other.state_dict()))
 
 
-def test_weights_of_which_none_fits_change_nothing_and_are_told_in_a_short_table() -> None:
+def test_weights_of_which_none_fits_change_nothing_and_are_reported_in_a_short_table() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     weights = OrderedDict((f"backbone.{index}", torch.zeros(1)) for index in range(30))

@@ -79,7 +79,7 @@ def test_what_has_no_finite_real_value_at_the_start_is_refused(text: str) -> Non
 
 
 @pytest.mark.parametrize(("text", "value"), [("1 / (3 - epoch)", 3), ("10 ** (100 * epoch)", 4), ("log(2 - epoch)", 2)])
-def test_a_later_value_that_is_not_finite_is_an_error_that_tells_where(text: str, value: int) -> None:
+def test_a_later_value_that_is_not_finite_is_an_error_that_says_where(text: str, value: int) -> None:
     function = parse_expression(text, "epoch")
     assert math.isfinite(function(value - 1))
     with pytest.raises(ValueError, match=f"at epoch = {value}"):

@@ -38,7 +38,7 @@ def add(watch: FiniteWatch, values: list[tuple[float, float]], first_step: int =
         ([(1.0, 1.0), (1.0, NAN), (NAN, NAN)], (1, "the gradient norm is nan")),
     ],
 )
-def test_the_first_bad_step_is_told_with_the_reason(
+def test_the_first_bad_step_is_reported_with_the_reason(
     values: list[tuple[float, float]], expected: tuple[int, str] | None
 ) -> None:
     bad = watch_of(values).first_bad()

@@ -1,4 +1,4 @@
-"""Trainers in the way of 2020, which simply iterate a loader: shuffled anew, counted, saved, stopped and resumed."""
+"""Trainers in the way of 2020, which simply iterate a loader: reshuffled, counted, saved, stopped and resumed."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def written(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("data", ["SampleLoader", "TensorLoader"])
-def test_it_tells_data_shapes_parameters_time_and_memory_and_writes_nothing(
+def test_it_prints_data_shapes_parameters_time_and_memory_and_writes_nothing(
     loop: str, data: str, tmp_path: Path
 ) -> None:
     config = small_config(tmp_path / "saved", trainer__loop=loop, data_loader__type=data)

@@ -207,7 +207,7 @@ def test_what_decides_about_the_bits_cannot_change_unless_that_is_allowed(
     torch.use_deterministic_algorithms(False)
 
 
-def test_the_number_of_threads_is_told_of(tmp_path: Path) -> None:
+def test_the_number_of_threads_is_checked_too(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     config = small_config(tmp_path / "saved")
     with stopped_at(2):

@@ -202,8 +202,8 @@ def test_drawing_with_a_sampler_leaves_the_global_generator_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_sampler_is_told_the_epoch() -> None:
-    class Told(Sampler[int]):
+def test_a_sampler_gets_the_epoch() -> None:
+    class WithEpochs(Sampler[int]):
         epochs: ClassVar[list[int]] = []
 
         def set_epoch(self, epoch: int) -> None:
@@ -212,11 +212,11 @@ def test_a_sampler_is_told_the_epoch() -> None:
         def __iter__(self) -> Iterator[int]:
             return iter(range(6))
 
-    sampler = DrawnBatchSampler(Told(), SAMPLES, 4)
+    sampler = DrawnBatchSampler(WithEpochs(), SAMPLES, 4)
     for epoch in (3, 1):
         sampler.set_epoch(0, epoch)
         assert lists(sampler) == [[100, 101, 102, 103], [104, 105]]
-    assert Told.epochs == [3, 1]
+    assert WithEpochs.epochs == [3, 1]
 
 
 def test_a_batch_size_that_changes_changes_the_batches() -> None:

@@ -320,5 +320,5 @@ def test_what_a_folder_does_not_define_is_refused_with_the_reason(zoo: Slot, tmp
     assert {name for name, _ in zoo.types()} == {"Owl", "Cod", "shoal"}
 
 
-def test_a_mistaken_name_is_told_although_another_file_of_the_folder_does_not_import(zoo: Slot) -> None:
+def test_a_mistaken_name_is_reported_although_another_file_of_the_folder_does_not_import(zoo: Slot) -> None:
     assert error_of(zoo, "Owll").endswith("did you mean 'Owl'?")

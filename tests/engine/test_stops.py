@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_goes_on_to_the_bit(kind: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(4))
 def test_soak_of_kills(kind: str, number: int, tmp_path: Path) -> None:
     changes = KINDS[kind] | {"trainer__epochs": 100, "trainer__early_stop": None, "trainer__keep_checkpoints": 2}
     expected = whole_run(small_config(tmp_path / "whole", **changes, trainer__tensorboard=False), script="toy")
