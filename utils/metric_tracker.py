@@ -15,7 +15,7 @@ from utils.nested import map_tensors, tensors_of
 
 MAX_PENDING = 64  # updates
 MAX_PENDING_BYTES = 4 << 20
-MAX_DIMS = 3  # of a function's value
+MAX_DIMS, MAX_ELEMENTS = 3, 1_000_000  # of a function's value: a crafted one may claim to be of any size
 
 Metric = Callable[[Any, Any], Any]
 """`(outputs, targets) -> mean over the batch`, or a torchmetrics Metric; either has a `__name__`."""
@@ -175,10 +175,10 @@ class MetricTracker:
         """Restore what `state_dict` returned. Raises ValueError where a mean is no number, or of a metric no vector."""
         self._catch_up()
         for key, count in self._counts.items():
-            total = state["totals"][key].to(self._totals[key])
-            if total.ndim > (MAX_DIMS if key in self._functions else 0):
+            total = state["totals"][key]
+            if total.ndim > (MAX_DIMS if key in self._functions else 0) or total.numel() > MAX_ELEMENTS:
                 raise ValueError(f"{key} is {list(total.shape)}, not a value of this run")
-            self._totals[key] = total
+            self._totals[key] = total.to(self._totals[key])
             count.copy_(state["counts"][key])
         for key, saved in state["modules"].items():
             # torchmetrics' own state dict is empty by default and never has the update count.
