@@ -16,6 +16,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "e2e: whole runs, of the toy or of a project of its own")
 
 
+torch.set_num_threads(1)  # for fixtures of a session too, which come before those of a test
+
+
 @pytest.fixture(autouse=True)
 def _clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run from the project's root, as users do, with one thread, and leave no log handler behind."""
