@@ -76,6 +76,9 @@ def check_exactness(
         surroundings = differences(checkpoint["environment"], environment)
     except MALFORMED as error:
         raise CheckpointError(f"{config.resume}: malformed: {type(error).__name__}: {error}") from None
+    elsewhere = surroundings.pop("processor", None)
+    if elsewhere and "processor" in checkpoint["environment"]:  # a job that is moved must go on, but not in silence
+        logger.warning(f"{elsewhere}: the last bits of the results may differ on another processor")
     may_change, has_state = config.marked(MAY_CHANGE), config.marked(HAS_STATE)
     harmless = [change for key, change in changes.items() if key in may_change]
     harmful = [*surroundings.values(), *(change for key, change in changes.items() if key not in may_change)]

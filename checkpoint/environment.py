@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from utils.device import processor_name
 from utils.nested import flatten
 
 
@@ -14,6 +15,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "torch": str(torch.__version__),
         "device": device.type,
+        "processor": processor_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "world_size": 1,
     }

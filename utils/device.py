@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import platform
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,6 +55,18 @@ def _best_device(n_gpu_use: int) -> str:
         return "mps"
     logging.getLogger("device").warning("n_gpu is %d, but there is no GPU here: using the CPU", n_gpu_use)
     return "cpu"
+
+
+@cache
+def processor_name(device: torch.device) -> str:
+    """Return the name of the GPU or CPU that computes on `device`, such as "NVIDIA H100" or "AMD EPYC"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
+    except OSError:  # not Linux
+        found = None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
 def to_device(batch: Any, device: torch.device, images: torch.memory_format = torch.contiguous_format) -> Any:

@@ -217,6 +217,24 @@ def test_the_number_of_threads_is_checked_too(tmp_path: Path) -> None:
         run("-r", str(the_run(config)))
 
 
+@pytest.mark.parametrize(("processor", "warns"), [("Z80", True), (None, False)])
+def test_a_run_that_moves_to_another_processor_goes_on_with_a_warning(
+    processor: str | None, warns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config(tmp_path / "saved")
+    with stopped_at(2):
+        train(config)
+    path = the_run(config) / "latest.pth"
+    state = load_checkpoint(path)
+    if processor is None:  # a checkpoint of before this was recorded
+        del state["environment"]["processor"]
+    else:
+        state["environment"]["processor"] = processor
+    path.write_bytes(serialise(state))
+    run("-r", str(the_run(config)))
+    assert ("processor: was 'Z80', is " in caplog.text) == warns
+
+
 @pytest.mark.parametrize(
     "change",
     [
