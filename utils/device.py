@@ -26,8 +26,10 @@ def prepare_device(n_gpu_use: int, device: str = "auto") -> tuple[torch.device, 
     """Return the device to train on and the indices of its GPUs ([] without one).
 
     `device` is auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N or N; `n_gpu_use=0` makes auto mean cpu.
-    Raises ConfigError where the device is unknown or not there.
+    Raises ConfigError where the device is unknown or not there, or torchrun has started several processes.
     """
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:  # from torchrun; each process would train a whole run of its own
+        raise ConfigError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a run is one process; start it without torchrun")
     if not re.fullmatch(DEVICE_PATTERN, device):
         raise ConfigError(f"device: unknown device {device!r}; allowed: auto, cpu, mps, cuda, cuda:N")
     if n_gpu_use > 1:
