@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from base import Weight, loss_denominator
+
 
 class BatchResult(NamedTuple):
     """What a batch gave."""
 
-    loss: Tensor  # scalar: the mean over the samples, or over what `batch_weight` counts
+    loss: Tensor  # scalar: the mean over what `batch_weight` counts
     outputs: Any  # these two are what the metrics get
     targets: Any
     num_samples: float | None = None  # that metrics are means over; default: what the batch was drawn from
@@ -28,10 +30,11 @@ def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) ->
     return BatchResult(criterion(outputs, targets), outputs, targets)
 
 
-def batch_weight(batch: Any, num_samples: int) -> float:
-    """Return what the loss of a batch counts in a mean over several: the number of samples it was drawn from.
+def batch_weight(criterion: Callable[..., Tensor], batch: Any, num_samples: int) -> Weight:
+    """Return what the loss of a batch is a mean over, which it is weighted by in a mean over several batches.
 
-    It is asked before any microbatch of a step is computed. Return something else where the loss is a mean over
-    something else, such as the tokens that are not masked; where that is nothing, the loss must be finite all the same.
+    That is known of torch's losses and of functions with an argument `ignore_index` or `weight`; of others it is the
+    number of samples. Return something else where your loss is a mean over something else, such as unmasked tokens.
     """
-    return num_samples
+    _, targets = batch
+    return loss_denominator(criterion, targets, num_samples)
