@@ -31,6 +31,7 @@ def loss_denominator(criterion: Callable[..., Tensor], targets: Any, num_samples
     weight, ignore_index = options
     if targets.is_floating_point() or (weight is None and ignore_index is None):
         return targets.numel()
+    targets = targets.long()
     counted = targets != ignore_index if ignore_index is not None else torch.ones_like(targets, dtype=torch.bool)
     if weight is None:
         total = torch.count_nonzero(counted)

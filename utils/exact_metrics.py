@@ -12,39 +12,47 @@ import torch
 
 from utils.nested import map_tensors, tensors_of
 
-CENTRED = (
+CENTRED = {
     *("R2Score", "RelativeSquaredError", "ExplainedVariance", "PearsonCorrCoef", "ConcordanceCorrCoef"),
     "NormalizedRootMeanSquaredError",
-)
-"""What stays the same when outputs and targets are shifted alike, but is made of sums that do not."""
-NOT_CENTRED = ("mean", "l2")  # normalizations of the last one, which depend on where 0 is
+}
+"""Metrics that stay the same when outputs and targets are shifted and scaled alike, made of sums that do not."""
+DEPEND_ON_ZERO = ("mean", "l2")  # normalizations of the last one that do not stay the same
+SCALE = 2.0**20  # exact; R2Score takes sums of squares below 1e-4 for 0
+UNCENTRED = {"centre": torch.zeros(()), "scale": torch.ones(())}
+"""The states of a metric before its first batch, and those of a checkpoint of an earlier version, which has neither."""
 
 
 def make_exact(metric: Any, dtype: torch.dtype) -> None:
     """Let `metric`, a fresh one of torchmetrics, add up in `dtype`; give it a centre where it needs one.
 
-    The centre is a state like the others, saved, restored and reset with them, and theirs are relative to it: whoever
-    merges the states of several processes must first shift them to one centre.
+    Centre and scale are states like the others, saved, restored and reset with them, and theirs are relative to these:
+    whoever merges the states of several processes must first bring them to one centre.
     """
     if type(metric).__module__.startswith("torchmetrics.") and not list(metric.modules())[1:]:
         metric.to(dtype)  # floating states alone
-    is_shifted = any(base in CENTRED for base in _regressions(metric))
-    if is_shifted and getattr(metric, "normalization", None) not in NOT_CENTRED:
-        metric.add_state("centre", torch.zeros((), dtype=dtype, device=metric.device), dist_reduce_fx=None)
+    if _is_centred(metric):
+        for name, default in UNCENTRED.items():
+            metric.add_state(name, default.to(metric.device, dtype), dist_reduce_fx=None)
 
 
 def update_exactly(metric: Any, outputs: Any, targets: Any, dtype: torch.dtype) -> None:
-    """Add a batch to a metric that went through `make_exact`; of the first batch, the mean target is the centre."""
-    if _regressions(metric):
+    """Add a batch to a metric that went through `make_exact`; the mean target of its first batch becomes the centre."""
+    if _regression_classes(metric):
         outputs, targets = map_tensors(lambda tensor: tensor.to(dtype), (outputs, targets))
-    if "centre" in metric.metric_state:
+    if _is_centred(metric):
         if not metric.update_called:
-            metric.centre = targets.mean(dim=0)
-        outputs, targets = outputs - metric.centre, targets - metric.centre
+            metric.centre, metric.scale = targets.mean(dim=0), torch.full_like(metric.scale, SCALE)
+        outputs, targets = ((values - metric.centre) * metric.scale for values in (outputs, targets))
     metric.update(outputs, targets)
 
 
-def _regressions(metric: Any) -> list[str]:
+def _is_centred(metric: Any) -> bool:
+    is_invariant = getattr(metric, "normalization", None) not in DEPEND_ON_ZERO
+    return is_invariant and not CENTRED.isdisjoint(_regression_classes(metric))
+
+
+def _regression_classes(metric: Any) -> list[str]:
     """Return the names of the classes of torchmetrics.regression that `metric` is of."""
     bases = type(metric).__mro__
     return [base.__name__ for base in bases if base.__module__.startswith("torchmetrics.regression.")]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from utils.device import to_device
 from utils.errors import ConfigError
-from utils.exact_metrics import exact_values, make_exact, update_exactly
+from utils.exact_metrics import UNCENTRED, exact_values, make_exact, update_exactly
 from utils.nested import map_tensors, tensors_of
 
 MAX_PENDING = 64  # updates
@@ -196,11 +196,11 @@ class MetricTracker:
         for key, saved in state["modules"].items():
             # torchmetrics' own state dict is empty by default and never has the update count.
             module = self._modules[key]
-            values = {"centre": torch.zeros(())} | saved["state"]  # earlier versions had none, and sums of float32
+            values = UNCENTRED | saved["state"]
             for name, fresh in module.metric_state.items():
                 value = to_device(values[name], module.device)
                 if isinstance(fresh, Tensor):
-                    value = value.to(torch.promote_types(value.dtype, fresh.dtype))
+                    value = value.to(torch.promote_types(value.dtype, fresh.dtype))  # earlier versions had float32
                 setattr(module, name, value)
             module._update_count = saved["update_count"]
             module._computed = None  # the cached result of before

@@ -21,6 +21,7 @@ from utils import MetricTracker
 NUM_SAMPLES, NUM_CLASSES, IGNORED = 131, 4, -1
 BATCH_SIZES = [1, 7, 64, NUM_SAMPLES]
 OFFSETS = [0, 2_000, 20_000, 1_000_000]
+SPREADS = [(offset, 3.0) for offset in OFFSETS] + [(0, 1e-4), (0, 1e6)]
 GENERATOR = torch.Generator().manual_seed(0)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*will save all")
@@ -48,10 +49,10 @@ def values_over_batches(metric: Any, data: Pair, batch_size: int) -> list[float]
 # Regression.
 
 
-def regression_data(offset: float, *shape: int) -> Pair:
-    """Return outputs and targets of a spread of 3 around `offset`, as float32."""
-    targets = 3 * torch.randn(NUM_SAMPLES, *shape, generator=GENERATOR) + offset
-    return targets + torch.randn(NUM_SAMPLES, *shape, generator=GENERATOR), targets
+def regression_data(offset: float, *shape: int, spread: float = 3.0) -> Pair:
+    """Return outputs and targets of a spread around `offset`, as float32."""
+    targets = spread * torch.randn(NUM_SAMPLES, *shape, generator=GENERATOR) + offset
+    return targets + spread / 3 * torch.randn(NUM_SAMPLES, *shape, generator=GENERATOR), targets
 
 
 def concordance(o: Array, t: Array) -> Any:
@@ -102,11 +103,13 @@ SHIFTED: dict[str, tuple[Callable[[], Any], Reference, tuple[int, ...]]] = {
 """Metrics that stay the same when outputs and targets are shifted alike."""
 
 
-@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize(("offset", "spread"), SPREADS)
 @pytest.mark.parametrize("name", SHIFTED)
-def test_a_metric_that_is_shifted_with_its_targets(name: str, offset: int) -> None:
+def test_a_metric_that_is_shifted_with_its_targets(name: str, offset: int, spread: float) -> None:
+    if name == "LogCoshError" and spread > 100:
+        pytest.skip("torchmetrics' overflows at differences of 710")
     make, reference, shape = SHIFTED[name]
-    data = regression_data(offset, *shape)
+    data = regression_data(offset, *shape, spread=spread)
     expected = np.ravel(reference(*(tensor.double().numpy() for tensor in data))).tolist()
     for batch_size in BATCH_SIZES:
         assert values_over_batches(named(make()), data, batch_size) == pytest.approx(expected, rel=1e-6)
