@@ -45,9 +45,10 @@ def _class_options(criterion: Callable[..., Tensor]) -> tuple[Tensor | None, int
     if isinstance(criterion, nn.Module):
         if type(criterion).forward.__module__ != nn.modules.loss.__name__:
             return None
-        ignore_index = getattr(criterion, "ignore_index", None)
-        # Other losses have weights too, of elements, which they do not divide by.
-        return getattr(criterion, "weight", None) if hasattr(criterion, "ignore_index") else None, ignore_index
+        if "ignore_index" not in vars(criterion):  # such losses have weights too, which they do not divide by
+            return None, None
+        weight: Any = criterion.weight
+        return weight, vars(criterion)["ignore_index"]
     return _function_options(criterion) if inspect.isfunction(criterion) or isinstance(criterion, partial) else None
 
 
