@@ -1,7 +1,7 @@
 """What a batch is: the one place that takes it apart. Training, validation, test and `--check` all come here.
 
-Yours to change. For a batch that is a dict, outputs that are a tuple, a loss of other arguments or a masked one, change
-`run_batch`; batch, outputs and targets may be any nest of tensors, strings and None.
+Yours to change: `unpack` for a batch that is a dict; `run_batch` for outputs that are a tuple, for a loss of other
+arguments or a masked one. Batch, outputs and targets may be any nest of tensors, strings and None.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ class BatchResult(NamedTuple):
     num_samples: float | None = None  # that metrics are means over; default: what the batch was drawn from
 
 
-def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> BatchResult:
-    """Return what `model` and `criterion` make of a batch, which is (inputs, targets) on the model's device."""
+def unpack(batch: Any) -> tuple[Any, Any]:
+    """Return the inputs and targets of a batch."""
     inputs, targets = batch
+    return inputs, targets
+
+
+def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> BatchResult:
+    """Return what `model` and `criterion` make of a batch, which is on the model's device."""
+    inputs, targets = unpack(batch)
     outputs = model(inputs)
     return BatchResult(criterion(outputs, targets), outputs, targets)
 
@@ -36,5 +42,5 @@ def batch_weight(criterion: Callable[..., Tensor], batch: Any, num_samples: int)
     That is known of torch's losses and of functions with an argument `ignore_index` or `weight`; of others it is the
     number of samples. Return something else where your loss is a mean over something else, such as unmasked tokens.
     """
-    _, targets = batch
+    _, targets = unpack(batch)
     return loss_denominator(criterion, targets, num_samples)
