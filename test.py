@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import inspect
 
+from torch import nn
+
 from base import BaseDataLoader, counted
 from checkpoint.file import BEST, load_checkpoint
 from checkpoint.parts import eval_weights
@@ -36,6 +38,8 @@ def main(config: ConfigParser) -> dict[str, float]:
     load_weights(model, eval_weights(checkpoint), str(path))
     model = model.to(device)
     criterion = config.init_obj("loss")
+    if isinstance(criterion, nn.Module):
+        criterion = criterion.to(device)
     metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"), device=device)
 
     data = ", ".join(f"{key} {value}" for key, value in getattr(data_loader, "resolved_args", {}).items())

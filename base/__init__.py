@@ -5,6 +5,7 @@ from base.base_model import BaseModel, param_groups, prepare_model
 from base.base_trainer import BaseTrainer
 from base.datasets import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
 from base.finite import FiniteWatch
+from base.loss_weight import Weight, loss_denominator, weighted
 from base.sampling import split_indices
 
 __all__ = [
@@ -17,8 +18,11 @@ __all__ = [
     "MappedBatches",
     "Microbatch",
     "TensorBatches",
+    "Weight",
     "counted",
+    "loss_denominator",
     "param_groups",
     "prepare_model",
     "split_indices",
+    "weighted",
 ]

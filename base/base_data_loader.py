@@ -192,9 +192,9 @@ class BaseDataLoader(DataLoader[Any]):
         """Return a short text that differs where the training data or its split does."""
         return f"{self.dataset.fingerprint()}:{zlib.crc32(self.train_indices().numpy().data):08x}"
 
-    def peek(self, num_samples: int) -> Microbatch:
-        """Return a batch of the first few training samples, read in this process."""
-        indices = self.train_indices()[:num_samples]
+    def peek(self, num_samples: int, start: int = 0) -> Microbatch:
+        """Return a batch of a few training samples, by default the first ones, read in this process."""
+        indices = self.train_indices()[start : start + num_samples]
         return Microbatch(self.collate_fn(self.dataset.__getitems__(indices)), len(indices))
 
     def place(self, device: torch.device, is_resident: bool | Literal["auto"] = "auto") -> bool:

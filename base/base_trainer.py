@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from base.base_model import take_weights
+from base.monitor import Monitor
 from base.plain_loop import PlainLoop
 from base.resume import check_exactness, parts_of, restore
 from checkpoint.environment import describe_environment
@@ -26,7 +27,7 @@ from checkpoint.run_status import State, status_reported
 from checkpoint.writer import CheckpointWriter
 from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
-from utils import ConfigError, Metric, Monitor, OutOfMemoryError, Position, Stopped
+from utils import ConfigError, Metric, OutOfMemoryError, Position, Stopped
 from utils.device import memory_advice
 from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals

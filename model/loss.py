@@ -1,4 +1,7 @@
-"""Losses: functions of (outputs, targets) that return the mean over the batch. torch.nn's need no entry here."""
+"""Losses: functions of (outputs, targets) that return the mean over the batch. torch.nn's need no entry here.
+
+Arguments named `ignore_index` and `weight` mean what they do in torch: batches are averaged by what they leave.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ from torch import Tensor
 from utils.annotations import Probability
 
 
-def nll_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+def nll_loss(outputs: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
     """Negative log-likelihood of log-probabilities (N, C) and class indices (N,)."""
-    return F.nll_loss(outputs, targets)
+    return F.nll_loss(outputs, targets, ignore_index=ignore_index)
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: Probability = 0.0) -> Tensor:
+def cross_entropy(
+    outputs: Tensor, targets: Tensor, label_smoothing: Probability = 0.0, ignore_index: int = -100
+) -> Tensor:
     """Cross entropy of logits (N, C) and class indices (N,)."""
-    return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+    return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing, ignore_index=ignore_index)
 
 
 def mse_loss(outputs: Tensor, targets: Tensor) -> Tensor:

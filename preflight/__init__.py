@@ -2,6 +2,7 @@
 
 from preflight.batch_size import choose_batch_size
 from preflight.checks import check_batch, check_run
+from preflight.means import warn_of_wrong_means
 from preflight.rehearsal import rehearse
 
-__all__ = ["check_batch", "check_run", "choose_batch_size", "rehearse"]
+__all__ = ["check_batch", "check_run", "choose_batch_size", "rehearse", "warn_of_wrong_means"]

@@ -1,7 +1,7 @@
 """What a batch is: the one place that takes it apart. Training, validation, test and `--check` all come here.
 
-Yours to change. For a batch that is a dict, outputs that are a tuple, a loss of other arguments or a masked one, change
-`run_batch`; batch, outputs and targets may be any nest of tensors, strings and None.
+Yours to change: `unpack` for a batch that is a dict; `run_batch` for outputs that are a tuple, for a loss of other
+arguments or a masked one. Batch, outputs and targets may be any nest of tensors, strings and None.
 """
 
 from __future__ import annotations
@@ -11,27 +11,36 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from base import Weight, loss_denominator
+
 
 class BatchResult(NamedTuple):
     """What a batch gave."""
 
-    loss: Tensor  # scalar: the mean over the samples, or over what `batch_weight` counts
+    loss: Tensor  # scalar: the mean over what `batch_weight` counts
     outputs: Any  # these two are what the metrics get
     targets: Any
     num_samples: float | None = None  # that metrics are means over; default: what the batch was drawn from
 
 
-def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> BatchResult:
-    """Return what `model` and `criterion` make of a batch, which is (inputs, targets) on the model's device."""
+def unpack(batch: Any) -> tuple[Any, Any]:
+    """Return the inputs and targets of a batch."""
     inputs, targets = batch
+    return inputs, targets
+
+
+def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> BatchResult:
+    """Return what `model` and `criterion` make of a batch, which is on the model's device."""
+    inputs, targets = unpack(batch)
     outputs = model(inputs)
     return BatchResult(criterion(outputs, targets), outputs, targets)
 
 
-def batch_weight(batch: Any, num_samples: int) -> float:
-    """Return what the loss of a batch counts in a mean over several: the number of samples it was drawn from.
+def batch_weight(criterion: Callable[..., Tensor], batch: Any, num_samples: int) -> Weight:
+    """Return what the loss of a batch is a mean over, which it is weighted by in a mean over several batches.
 
-    It is asked before any microbatch of a step is computed. Return something else where the loss is a mean over
-    something else, such as the tokens that are not masked; where that is nothing, the loss must be finite all the same.
+    That is known of torch's losses and of functions with an argument `ignore_index` or `weight`; of others it is the
+    number of samples. Return something else where your loss is a mean over something else, such as unmasked tokens.
     """
-    return num_samples
+    _, targets = unpack(batch)
+    return loss_denominator(criterion, targets, num_samples)

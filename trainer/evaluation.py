@@ -23,13 +23,14 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the loss and metrics of `model`, in eval mode, over all samples of `microbatches` (see base.counted).
 
-    `metrics` tracks "loss" and the metrics; means are weighted by samples, so the batch size makes no difference.
+    `metrics` tracks "loss" and the metrics. Means are weighted by what they are over, so the batch size makes no
+    difference; a mean over nothing is NaN.
     Leaves the model in eval mode.
     """
     model.eval()
     metrics.reset()
     for batch, num_samples in prefetch(microbatches, device, input_format(model)):
         loss, outputs, targets, num_counted = run_batch(model, criterion, batch)
-        metrics.update("loss", loss, n=batch_weight(batch, num_samples))
-        metrics.update_metrics(outputs, targets, n=num_counted or num_samples)
+        metrics.update("loss", loss, n=batch_weight(criterion, batch, num_samples))
+        metrics.update_metrics(outputs, targets, n=num_samples if num_counted is None else num_counted)
     return metrics.result()

@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from base import BaseDataLoader, BaseTrainer, FiniteWatch, Microbatch, counted
+from base import BaseDataLoader, BaseTrainer, FiniteWatch, Microbatch, counted, weighted
 from logger import heatmap
 from parse_config import ConfigParser
-from preflight import check_batch, check_run
+from preflight import check_batch, check_run, warn_of_wrong_means
 from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
 from trainer.batch import BatchResult, batch_weight, run_batch
 from trainer.evaluation import evaluate
@@ -107,21 +107,21 @@ class Trainer(BaseTrainer):
         return log
 
     def _train_step(self, microbatches: list[Microbatch]) -> tuple[Tensor, Tensor]:
-        """Make one optimizer step; return the mean loss over its samples and the gradient's norm, on the device.
+        """Make one optimizer step; return its mean loss and the gradient's norm, on the device.
 
         Nothing here waits for the device or depends on which step it is: it may be replayed as a CUDA graph.
         """
-        weights = [batch_weight(batch, num_samples) for batch, num_samples in microbatches]
-        total = sum(weights) or 1
+        weights = [batch_weight(self.criterion, batch, num_samples) for batch, num_samples in microbatches]
+        total = sum(weights)
         step_loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for (batch, num_samples), weight in zip(microbatches, weights):
             with self.autocast:
                 loss, outputs, targets, num_counted = run_batch(self.model, self.criterion, batch)
-            loss = loss * (weight / total)  # the shares add up to the gradient of one batch of all samples
+            loss = weighted(loss, weight, total)  # * weight / total: together the loss of one batch of all samples
             self.scaler.scale(loss).backward()
             step_loss += loss.detach()
-            self.train_metrics.update_metrics(outputs, targets, n=num_counted or num_samples)
+            self.train_metrics.update_metrics(outputs, targets, n=num_samples if num_counted is None else num_counted)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
         grad_norm = clip_gradients(self.parameters, self.max_grad_norm)
         self.scaler.step(self.optimizer)
@@ -211,6 +211,7 @@ class Trainer(BaseTrainer):
         check_run(self)
         self.step_graph = StepGraph(self._train_step, self.optimizer) if self.options.cuda_graph else None
         check_batch(self, self._try_batch)
+        warn_of_wrong_means(self, evaluate)
 
     @torch.no_grad()
     def _try_batch(self, size: int = 8) -> BatchResult:

@@ -18,7 +18,6 @@ from utils.errors import (
 from utils.files import ensure_dir, fsync_dir, read_json, write_atomic, write_json
 from utils.inf_loop import inf_loop
 from utils.metric_tracker import Metric, MetricTracker
-from utils.monitor import Monitor
 from utils.position import Position
 from utils.rng import mix_seed, rng_state, sample_uniforms, seed_everything, set_rng_state
 
@@ -29,7 +28,6 @@ __all__ = [
     "Ema",
     "Metric",
     "MetricTracker",
-    "Monitor",
     "NonFiniteError",
     "OutOfMemoryError",
     "Position",

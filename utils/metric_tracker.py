@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from utils.device import to_device
 from utils.errors import ConfigError
+from utils.exact_metrics import UNCENTRED, exact_values, make_exact, update_exactly
 from utils.nested import map_tensors, tensors_of
 
 MAX_PENDING = 64  # updates
@@ -28,9 +29,9 @@ class MetricTracker:
     `NAME/KEY`; one of more dimensions, such as a confusion matrix, is put into `matrices` by `result`.
 
     Only `avg` and `result` wait for the device. Sums and counts are tensors that change in place, so that a CUDA graph
-    can hold an update; they are float64 where the device has it. On a CPU, updates are kept and made some at a time, in
-    their order: between two large convolutions the few small operations of a metric would take four times as long.
-    What is given to an update must not change afterwards.
+    can hold an update; they are float64 where the device has it (see utils/exact_metrics.py too). On a CPU, updates are
+    kept and made some at a time, in their order: between two large convolutions the few small operations of a metric
+    would take four times as long. What is given to an update must not change afterwards.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class MetricTracker:
         With a `writer`, a TensorboardWriter, each `update` adds a point to the curve of its key as well.
         """
         device = device or torch.device("cpu")
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self.writer = writer
         self._functions = {ftn.__name__: ftn for ftn in metric_ftns if not isinstance(ftn, nn.Module)}
         self._modules: dict[str, Any] = {
             str(ftn.__name__): deepcopy(ftn).to(device) for ftn in metric_ftns if isinstance(ftn, nn.Module)
         }
+        for module in self._modules.values():
+            make_exact(module, dtype)
         self.keys = [*keys, *(str(ftn.__name__) for ftn in metric_ftns)]
         # Its curves are drawn here, point by point, and by nobody else.
         drawn: set[str] = getattr(writer, "tags", set())
@@ -82,16 +85,21 @@ class MetricTracker:
             module.reset()
         self._is_open = False
 
-    def update(self, key: str, value: Tensor | float, n: float = 1) -> None:
-        """Add `value`, the mean over `n` samples, to the mean of `key`. Raises KeyError where that is not tracked."""
+    def update(self, key: str, value: Tensor | float, n: float | Tensor = 1) -> None:
+        """Add `value`, the mean over `n` samples, to the mean of `key`; where `n` is 0, whatever it is, nothing.
+
+        Raises KeyError where `key` is not tracked.
+        """
         if key not in self._totals:
             raise KeyError(key)
         if self.writer is not None:
             self.writer.add_scalar(key, value)
         self._later(self._add, key, value.detach() if isinstance(value, Tensor) else value, n)
 
-    def update_metrics(self, outputs: Any, targets: Any, n: float) -> None:
-        """Add a batch of `n` samples to every metric."""
+    def update_metrics(self, outputs: Any, targets: Any, n: float | Tensor) -> None:
+        """Add a batch of `n` samples to every metric; nothing where that is 0."""
+        if not isinstance(n, Tensor) and n == 0:
+            return
         outputs, targets = map_tensors(Tensor.detach, outputs), map_tensors(Tensor.detach, targets)
         self._pending_bytes += sum(tensor.untyped_storage().nbytes() for tensor in tensors_of((outputs, targets)))
         self._later(self._add_batch, outputs, targets, n)
@@ -108,22 +116,27 @@ class MetricTracker:
         for update, args in pending:
             update(*args)
 
-    def _add(self, key: str, value: Tensor | float, n: float) -> None:
-        if n == 0:  # a mean over nothing may be NaN
+    def _add(self, key: str, value: Tensor | float, n: float | Tensor) -> None:
+        if isinstance(n, Tensor):  # the host does not wait to see whether it is 0
+            n = n.to(self._dtype)
+            value, factor = torch.where(n > 0, value * n, 0.0), 1.0
+        elif n == 0:  # a mean over nothing may be NaN
             return
+        else:
+            factor = n
         if isinstance(value, Tensor):
             if value.shape != self._totals[key].shape:  # a vector: the first time that this is known
                 self._totals[key] = self._totals[key].expand(value.shape).clone()
-            self._totals[key].add_(value, alpha=n)
+            self._totals[key].add_(value, alpha=factor)
         else:
-            self._totals[key].add_(value * n)
+            self._totals[key].add_(value * factor)
         self._counts[key].add_(n)
 
-    def _add_batch(self, outputs: Any, targets: Any, n: float) -> None:
-        for key, function in self._functions.items():
-            self._add(key, function(outputs, targets), n)
+    def _add_batch(self, outputs: Any, targets: Any, n: float | Tensor) -> None:
+        for key, value in exact_values(self._functions, outputs, targets, self._dtype):
+            self._add(key, value, n)
         for module in self._modules.values():
-            module.update(outputs, targets)
+            update_exactly(module, outputs, targets, self._dtype)
 
     def avg(self, key: str) -> float:
         """Return the mean of `key` so far; NaN before the first sample. Waits for the device."""
@@ -183,8 +196,12 @@ class MetricTracker:
         for key, saved in state["modules"].items():
             # torchmetrics' own state dict is empty by default and never has the update count.
             module = self._modules[key]
-            for name in module.metric_state:
-                setattr(module, name, to_device(saved["state"][name], module.device))
+            values = UNCENTRED | saved["state"]
+            for name, fresh in module.metric_state.items():
+                value = to_device(values[name], module.device)
+                if isinstance(fresh, Tensor):
+                    value = value.to(torch.promote_types(value.dtype, fresh.dtype))  # earlier versions had float32
+                setattr(module, name, value)
             module._update_count = saved["update_count"]
             module._computed = None  # the cached result of before
         self._is_open = self._is_restored = bool(state["is_open"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from utils import Monitor
+from base.monitor import Monitor
 
 NAN = math.nan
 

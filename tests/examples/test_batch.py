@@ -68,7 +68,7 @@ def run_dict_batch(model: nn.Module, criterion: Any, batch: dict[str, Any]) -> B
     return BatchResult(criterion(outputs[0], target["values"], target["is_counted"]), outputs, target)
 
 
-def num_counted(batch: dict[str, Any], num_samples: int) -> int:
+def num_counted(criterion: Any, batch: dict[str, Any], num_samples: int) -> int:
     """Return over how many items the loss of a batch is a mean, in the place of trainer.batch.batch_weight."""
     assert len(batch["name"]) == num_samples
     return int(batch["target"]["is_counted"].sum())

@@ -410,7 +410,11 @@ def test_a_loss_over_the_samples_that_are_not_masked(project: Project) -> None:
         "    outputs = model(inputs)\n",
         "    is_known = targets >= 0\n    outputs, targets = model(inputs)[is_known], targets[is_known]\n",
     )
-    project.replace("trainer/batch.py", "    return num_samples", "    return int((batch[1] >= 0).sum())")
+    project.replace(
+        "trainer/batch.py",
+        "    return loss_denominator(criterion, targets, num_samples)",
+        "    return (targets >= 0).sum()",
+    )
     metric = {"type": "MulticlassAccuracy", "args": {"num_classes": 3, "average": "micro"}, "name": "accuracy"}
     project.configure(metrics=[metric], data_loader__args__batch_size=5, trainer__grad_accum_steps=5)  # 24 a step
     run_dir = project.train()
@@ -488,10 +492,10 @@ def test_gradient_noise(project: Project) -> None:
 def test_a_gradient_penalty(project: Project) -> None:
     project.replace(
         "trainer/trainer.py",
-        "            loss = loss * (weight / total)",
+        "            loss = weighted(loss, weight, total)",
         """            slopes = torch.autograd.grad(loss, list(self.model.parameters()), create_graph=True)
             loss = loss + 0.1 * sum(slope.square().sum() for slope in slopes)
-            loss = loss * (weight / total)""",
+            loss = weighted(loss, weight, total)""",
     )
     project.configure(**ONE_BATCH)
     run_dir = project.train()
@@ -548,9 +552,9 @@ def test_state_of_ones_own(project: Project) -> None:
     project.replace("trainer/trainer.py", AFTER_INIT, f"        self.mean_loss = 1.0\n{AFTER_INIT}")
     project.replace(
         "trainer/trainer.py",
-        "            loss = loss * (weight / total)",
+        "            loss = weighted(loss, weight, total)",
         """            self.mean_loss += 0.5 * (loss.item() - self.mean_loss)
-            loss = loss / self.mean_loss * (weight / total)""",
+            loss = weighted(loss / self.mean_loss, weight, total)""",
     )
     project.add_to_class(
         "trainer/trainer.py",
@@ -658,7 +662,7 @@ def test_a_key_of_ones_own(project: Project) -> None:
         "trainer/options.py", "import parse_config\n", "from pydantic import Field\n\nimport parse_config\n"
     )
     project.add_to_class("trainer/options.py", 'loss_scale: float = Field(default=1.0, gt=0, description="a factor")')
-    project.replace("trainer/trainer.py", "loss = loss * (", "loss = loss * self.options.loss_scale * (")
+    project.replace("trainer/trainer.py", "loss = weighted(loss, ", "loss = weighted(loss * self.options.loss_scale, ")
     project.configure(trainer__loss_scale=0.25, **ONE_BATCH)
     run_dir = project.train()
     model = new_model()
@@ -704,9 +708,9 @@ def test_a_teacher(project: Project) -> None:
     )
     project.replace(
         "trainer/trainer.py",
-        "            loss = loss * (weight / total)",
+        "            loss = weighted(loss, weight, total)",
         """            loss = loss + (outputs - self.teacher(batch[0])).square().mean()
-            loss = loss * (weight / total)""",
+            loss = weighted(loss, weight, total)""",
     )
     project.configure(teacher={"type": "PointNet", "args": {"width": 5}}, **ONE_BATCH)
     run_dir = project.train()
