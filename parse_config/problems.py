@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Any
 
 import pydantic
@@ -13,22 +14,27 @@ from parse_config.schema import Slots, config_model, models_in, sections
 from parse_config.slot import Slot
 from utils.errors import ConfigError, nearest
 
+MAX_PROBLEMS = 50  # that are reported at once; a file can hold a hundred thousand
+
 
 def find_problems(config: dict[str, Any], slots: Slots, unsure: Collection[str] = ()) -> list[str]:
-    """Return every mistake in `config`, each as "path: what is wrong; what is right".
+    """Return every mistake in `config`, each as "path: what is wrong; what is right"; of very many the first.
 
     `unsure` are paths that must be known by name even where a type takes any keyword: those from the command line.
     """
-    problems = list(_schema_problems(config_model(slots), config))
+    return list(islice(_problems(config, slots, unsure), MAX_PROBLEMS))
+
+
+def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> Iterator[str]:
+    yield from _schema_problems(config_model(slots), config)
     loader = _loader_class(config, slots)
     for path, section, slot in sections(config, slots):
         # What a loader offers by `facts` is known only when it is built; what is missing then is reported then.
         is_complete = not hasattr(loader, "facts") or path == "data_loader"
-        problems += _section_problems(path, section, slot, unsure, is_complete)
-    problems += _lr_lambda_problems(config, slots)
-    problems += _monitor_problems(config, slots)
-    problems += _class_problems(config, slots, loader)
-    return problems
+        yield from _section_problems(path, section, slot, unsure, is_complete)
+    yield from _lr_lambda_problems(config, slots)
+    yield from _monitor_problems(config, slots)
+    yield from _class_problems(config, slots, loader)
 
 
 def _loader_class(config: dict[str, Any], slots: Slots) -> Any:
@@ -60,14 +66,14 @@ def metric_name(entry: str | dict[str, Any]) -> str:
 
 def _section_problems(
     path: str, section: dict[str, Any], slot: Slot, unsure: Collection[str] = (), is_complete: bool = True
-) -> list[str]:
+) -> Iterator[str]:
     try:
         found = slot.find(section["type"], f"{path}.type")
     except ConfigError as error:
-        return error.problems
-    if not isinstance(section["args"], dict):
-        return []  # the schema reports it
-    return list(slot.problems(found, section["args"], f"{path}.args", unsure, is_complete))
+        yield from error.problems
+        return
+    if isinstance(section["args"], dict):  # else the schema reports it
+        yield from slot.problems(found, section["args"], f"{path}.args", unsure, is_complete)
 
 
 def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
@@ -125,7 +131,7 @@ def _schema_problems(schema: type[Options], config: dict[str, Any]) -> Iterator[
         schema.model_validate(config)
     except pydantic.ValidationError as error:
         for item in error.errors():
-            path = ".".join(str(part) for part in item["loc"])
+            path = ".".join(f"{part!s:.80}" for part in item["loc"])
             keys = [part for part in item["loc"] if isinstance(part, str)]  # places in a list do not matter
             section = _model_at(schema, keys[:-1])
             if item["type"] == "extra_forbidden":
