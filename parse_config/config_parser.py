@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -16,13 +18,14 @@ from checkpoint.run_lock import refuse_if_locked
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
 from parse_config.command_line import CustomArg, add_override_flags, answer_question, overrides_of
+from parse_config.config_file import size_limit
 from parse_config.layers import ConfigLayers
 from parse_config.options import Options
-from parse_config.problems import find_problems
+from parse_config.problems import find_oddities, find_problems
 from parse_config.schema import Slots, config_model, fill_defaults, marked, project_slots
 from parse_config.slot import Slot
 from utils.annotations import Mark
-from utils.errors import ConfigError, writing_to
+from utils.errors import ConfigError, printable, writing_to
 from utils.files import read_json, write_json
 
 
@@ -74,8 +77,11 @@ class ConfigParser:
         self._typed = self._model.model_validate(self.config)
         self.builder = Builder(self.config, self.slots)
         self.builder.try_out()
+        self.layers.notices += find_oddities(self.config)
+        if resume is None and len(json.dumps(self.config, indent=4)) > 0.9 * size_limit(Path("config.json")):
+            raise ConfigError("the config with its defaults, as the run would keep it, is too large to be read again")
         experiment = Path(self["trainer"]["save_dir"]) / self["name"]
-        if experiment.is_symlink():
+        if os.path.islink(experiment):  # Path.is_symlink raises where a directory is closed
             raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
         run_dir = experiment / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
         self._save_dir = self.resume.parent if self.resume else run_dir
@@ -130,7 +136,7 @@ class ConfigParser:
         except ConfigError as error:
             raise ConfigError(p if p.startswith(f"{path}:") else f"{path}: {p}" for p in error.problems) from None
         for notice in layers.notices:
-            config.get_logger("config").warning(notice)
+            config.get_logger("config").warning(printable(notice))
         return config
 
     def go_on_with_newest(self) -> None:

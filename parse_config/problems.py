@@ -7,13 +7,15 @@ from itertools import islice
 from typing import Any
 
 import pydantic
+import torch
 
 from parse_config.expression import parse_expression
 from parse_config.options import Options
-from parse_config.schema import Slots, config_model, models_in, sections
+from parse_config.schema import MAX_SECTIONS, Slots, config_model, models_in, sections
 from parse_config.slot import Slot
 from utils.errors import ConfigError, nearest
 
+TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by what is logged beside the metrics
 MAX_PROBLEMS = 50  # that are reported at once; a file can hold a hundred thousand
 
 
@@ -35,6 +37,20 @@ def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> 
     yield from _lr_lambda_problems(config, slots)
     yield from _monitor_problems(config, slots)
     yield from _class_problems(config, slots, loader)
+    yield from _weight_problems(config)
+
+
+def find_oddities(config: dict[str, Any]) -> Iterator[str]:
+    """Yield what has no effect in a checked config, or hardly the one that was meant."""
+    trainer, scheduler = config["trainer"], config.get("lr_scheduler") or {}
+    if trainer["monitor"] == "off" and (trainer["early_stop"] or 0) > 0:
+        yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
+    milestones = scheduler.get("args", {}).get("milestones", [])
+    if milestones != sorted(set(milestones)):
+        yield f"lr_scheduler.args.milestones: {milestones!s:.80} do not increase"
+    late = [milestone for milestone in milestones if milestone >= trainer["epochs"]]
+    if late and scheduler.get("interval", "epoch") == "epoch":
+        yield f"lr_scheduler.args.milestones: {late!s:.80} are never reached: there are {trainer['epochs']} epochs"
 
 
 def _loader_class(config: dict[str, Any], slots: Slots) -> Any:
@@ -82,9 +98,11 @@ def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
     if not isinstance(section, dict) or not isinstance(args, dict) or "lr_lambda" not in args:
         return []
     lambdas = args["lr_lambda"] if isinstance(args["lr_lambda"], list) else [args["lr_lambda"]]
+    path = "lr_scheduler.args.lr_lambda"
+    if len(lambdas) > MAX_SECTIONS:
+        return [f"{path}: {len(lambdas):,} of them; give one for each parameter group"]
     problems: list[str] = []
     for entry in lambdas:
-        path = "lr_scheduler.args.lr_lambda"
         if isinstance(entry, str):
             try:
                 parse_expression(entry, str(section.get("interval", "epoch")))
@@ -93,7 +111,9 @@ def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
         elif _is_function(entry) and isinstance(slot, Slot):
             problems += _section_problems(path, {"args": {}, **entry}, slot)
         else:
-            problems.append(f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r}")
+            problems.append(
+                f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r:.80}"
+            )
     return problems
 
 
@@ -107,7 +127,12 @@ def _monitor_problems(config: dict[str, Any], slots: Slots) -> list[str]:
     known = [prefix + name for name in ["loss", *names] for prefix in ("val_", "")]
     known += getattr(slots["trainer"], "LOGGED", ())
     problems = [f'metrics: {name!r} appears twice; give one of them a "name"' for name in repeated]
-    problems += ["metrics: 'loss' is the name of the loss; give the metric another"] if "loss" in names else []
+    taken = {*TAKEN_NAMES, *getattr(slots["trainer"], "LOGGED", ())}
+    problems += [
+        f'metrics: {name!r} is the name of another value in the logs; give the metric another by "name"'
+        for name in dict.fromkeys(names)
+        if name in taken or name.startswith("val_")
+    ]
     followed = monitor.partition(" ")[2]
     if followed and followed.split("/")[0] not in known:
         problems.append(f"trainer.monitor: no metric {followed!r}; {nearest(followed, known)}")
@@ -123,6 +148,21 @@ def _class_problems(config: dict[str, Any], slots: Slots, loader: Any) -> Iterat
             continue
         if (path.startswith("metrics.") and given != known) or (path == "arch" and given < known):
             yield f"{path}.args.num_classes: {given}, but the data of {loader.__name__} has {known} classes"
+
+
+def _weight_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Yield weights of classes that make no sense; 0, by which a class is ignored, does."""
+    section = config.get("loss")
+    args = section.get("args") if isinstance(section, dict) else None
+    args = args if isinstance(args, dict) else {}
+    for name in ("weight", "pos_weight"):
+        weights = args.get(name)
+        if not isinstance(weights, list) or not all(type(weight) in (int, float) for weight in weights):
+            continue  # none, or reported as of the wrong type
+        wrong = [weight for weight in weights if not 0 <= weight <= torch.finfo(torch.float32).max]
+        if wrong or not any(weights):
+            reason = f"{wrong[0]!r:.40} is no weight" if wrong else "no class has a weight above 0"
+            yield f"loss.args.{name}: {reason}; give a number of 0 or more for each class"
 
 
 def _schema_problems(schema: type[Options], config: dict[str, Any]) -> Iterator[str]:
