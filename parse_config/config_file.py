@@ -91,8 +91,9 @@ class _YamlLoader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of `node`. Raises MarkedYAMLError for a tag that its text does not have by itself."""
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         if node.tag not in (STRING_TAG, self.resolve(type(node), node.value, (True, False))):
-            raise yaml.MarkedYAMLError(None, None, f"the tag {node.tag!r:.80} does not belong here", node.start_mark)
+            raise yaml.MarkedYAMLError(None, None, f"the tag {tag!r:.80} does not belong here", node.start_mark)
         return super().construct_object(node, deep)
 
 

@@ -77,7 +77,7 @@ def _is_named(entry: Any) -> bool:
 
 def metric_name(entry: str | dict[str, Any]) -> str:
     """Return what a metric of the config is called in logs."""
-    return entry if isinstance(entry, str) else entry.get("name") or entry["type"]
+    return entry if isinstance(entry, str) else str(entry.get("name") or entry["type"])
 
 
 def _section_problems(

@@ -112,7 +112,9 @@ def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dic
         if not isinstance(slot, Slot):
             continue
         value = config.get(key)
-        entries = {f"{key}.{i}": entry for i, entry in enumerate(value)} if isinstance(value, list) else {key: value}
+        entries = {key: value}
+        if isinstance(value, list):
+            entries = {f"{key}.{i}": entry for i, entry in enumerate(value[:MAX_SECTIONS])}
         for path, entry in entries.items():
             if isinstance(entry, str):
                 yield path, {"type": entry, "args": {}}, slot
