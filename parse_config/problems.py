@@ -16,6 +16,7 @@ from parse_config.slot import Slot
 from utils.errors import ConfigError, nearest
 
 TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by what is logged beside the metrics
+MAX_METRIC_SIZE = 100_000  # torchmetrics takes any number of classes or thresholds, and then all memory
 MAX_PROBLEMS = 50  # that are reported at once; a file can hold a hundred thousand
 
 
@@ -88,8 +89,11 @@ def _section_problems(
     except ConfigError as error:
         yield from error.problems
         return
-    if isinstance(section["args"], dict):  # else the schema reports it
-        yield from slot.problems(found, section["args"], f"{path}.args", unsure, is_complete)
+    args = section["args"] if isinstance(section["args"], dict) else {}  # the schema reports the others
+    yield from slot.problems(found, args, f"{path}.args", unsure, is_complete)
+    for name, value in args.items():
+        if found.__module__.startswith("torchmetrics") and isinstance(value, int) and value > MAX_METRIC_SIZE:
+            yield f"{path}.args.{name}: at most {MAX_METRIC_SIZE:,} can be tried; got {value!r:.40}"
 
 
 def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
@@ -122,7 +126,7 @@ def _monitor_problems(config: dict[str, Any], slots: Slots) -> list[str]:
     monitor = trainer.get("monitor", "off") if isinstance(trainer, dict) else "off"
     if not isinstance(monitor, str) or not isinstance(metrics, list):
         return []
-    names = [metric_name(entry) for entry in metrics if _is_named(entry)]
+    names = [metric_name(entry) for entry in metrics[:MAX_SECTIONS] if _is_named(entry)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     known = [prefix + name for name in ["loss", *names] for prefix in ("val_", "")]
     known += getattr(slots["trainer"], "LOGGED", ())

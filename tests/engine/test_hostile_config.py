@@ -7,42 +7,18 @@ import os
 import signal
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import toy
-from helpers import write_given
+from helpers import limited, write_given
 from toy_runs import parsed, small_config
 from utils import ConfigError, exit_on_user_error
-from utils.device import peak_memory
 
-CPU_SECONDS, MEMORY = 3, 200 << 20
 posix_only = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has neither these files nor timers")
-
-
-@contextmanager
-def limited() -> Iterator[None]:
-    """Let what is inside take 3 seconds of the processor, a minute in all, and 200 MB of memory; no more."""
-
-    def stop(*_: object) -> None:
-        raise AssertionError("takes too long")
-
-    before = peak_memory(torch.device("cpu")) or 0
-    signal.signal(signal.SIGVTALRM, stop)
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, 60)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    assert (peak_memory(torch.device("cpu")) or 0) - before < MEMORY
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
