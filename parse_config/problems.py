@@ -89,7 +89,9 @@ def _section_problems(
     except ConfigError as error:
         yield from error.problems
         return
-    args = section["args"] if isinstance(section["args"], dict) else {}  # the schema reports the others
+    args = section["args"]
+    if not isinstance(args, dict):
+        return  # the schema reports it
     yield from slot.problems(found, args, f"{path}.args", unsure, is_complete)
     for name, value in args.items():
         if found.__module__.startswith("torchmetrics") and isinstance(value, int) and value > MAX_METRIC_SIZE:
