@@ -55,6 +55,12 @@ def size_limit(path: Path) -> int:
     return MAX_SIZE[".yaml" if _is_yaml(path) else ".json"]
 
 
+def check_size(config: dict[str, Any]) -> None:
+    """Raise ConfigError where a run could not read `config` again, which it keeps as JSON with every value on a line."""
+    if len(json.dumps(config, indent=4)) > 0.9 * MAX_SIZE[".json"]:  # what "auto" resolves to comes later
+        raise ConfigError("the config, as the run would keep it, is too large to be read again")
+
+
 def parse_json(text: str) -> Any:
     """Return the JSON value in `text`. Raises JSONDecodeError, or ValueError for 1e999, 2**63 or half a character."""
     check_json(text)

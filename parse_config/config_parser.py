@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from checkpoint.run_lock import refuse_if_locked
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
 from parse_config.command_line import CustomArg, add_override_flags, answer_question, overrides_of
-from parse_config.config_file import size_limit
+from parse_config.config_file import check_size
 from parse_config.layers import ConfigLayers
 from parse_config.options import Options
 from parse_config.problems import find_oddities, find_problems
@@ -77,9 +76,8 @@ class ConfigParser:
         self._typed = self._model.model_validate(self.config)
         self.builder = Builder(self.config, self.slots)
         self.builder.try_out()
-        self.layers.notices += find_oddities(self.config)
-        if resume is None and len(json.dumps(self.config, indent=4)) > 0.9 * size_limit(Path("config.json")):
-            raise ConfigError("the config with its defaults, as the run would keep it, is too large to be read again")
+        if resume is None:
+            check_size(self.config)
         experiment = Path(self["trainer"]["save_dir"]) / self["name"]
         if os.path.islink(experiment):  # Path.is_symlink raises where a directory is closed
             raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
@@ -135,7 +133,7 @@ class ConfigParser:
             config = cls(layers, modification=overrides, **how)
         except ConfigError as error:
             raise ConfigError(p if p.startswith(f"{path}:") else f"{path}: {p}" for p in error.problems) from None
-        for notice in layers.notices:
+        for notice in [*layers.notices, *find_oddities(config.config)]:
             config.get_logger("config").warning(printable(notice))
         return config
 

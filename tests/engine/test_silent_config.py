@@ -18,7 +18,7 @@ from utils import ConfigError
 from utils.annotations import PositiveInt, annotations_of
 
 if TYPE_CHECKING:
-    from nowhere import Unknown  # type: ignore[import-not-found]
+    from nowhere import Unknown
 
 
 @pytest.fixture

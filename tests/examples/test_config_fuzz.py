@@ -1,4 +1,4 @@
-"""Mangled copies of the project's configs, JSON and YAML: each is a right config, or its mistakes are told, and soon."""
+"""Mangled copies of the project's configs, JSON and YAML: each is right, or its mistakes are told; and soon."""
 
 from __future__ import annotations
 
