@@ -56,8 +56,8 @@ def size_limit(path: Path) -> int:
 
 
 def check_size(config: dict[str, Any]) -> None:
-    """Raise ConfigError where a run could not read `config` again, which it keeps as JSON with every value on a line."""
-    if len(json.dumps(config, indent=4)) > 0.9 * MAX_SIZE[".json"]:  # what "auto" resolves to comes later
+    """Raise ConfigError where a run could not read `config` again, which it keeps with every value on a line."""
+    if len(json.dumps(config, indent=4)) >= MAX_SIZE[".json"]:
         raise ConfigError("the config, as the run would keep it, is too large to be read again")
 
 

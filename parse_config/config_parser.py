@@ -76,8 +76,6 @@ class ConfigParser:
         self._typed = self._model.model_validate(self.config)
         self.builder = Builder(self.config, self.slots)
         self.builder.try_out()
-        if resume is None:
-            check_size(self.config)
         experiment = Path(self["trainer"]["save_dir"]) / self["name"]
         if os.path.islink(experiment):  # Path.is_symlink raises where a directory is closed
             raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
@@ -175,8 +173,9 @@ class ConfigParser:
         return getattr(self._typed, name)
 
     def make_run_dir(self) -> None:
-        """Make the directory of a new run; a resumed one has its own. Raises RunDirError."""
+        """Make the directory of a new run; a resumed one has its own. Raises RunDirError, ConfigError."""
         if self.resume is None:
+            check_size(self.config)
             with writing_to(self._save_dir):
                 self._save_dir = make_new_dir(self._save_dir)
 

@@ -338,8 +338,10 @@ def test_a_config_that_a_resumed_run_could_not_read_again_is_refused(tmp_path: P
     config["loss"] = {"type": "CrossEntropyLoss", "args": {"weight": [1] * 60_000}}
     path = tmp_path / "c.json"
     path.write_text(json.dumps(config))
+    parser = toy.parse_args(["-c", str(path)])
     with pytest.raises(ConfigError, match="too large to be read again"):
-        toy.parse_args(["-c", str(path)])
+        parser.make_run_dir()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_only_the_first_of_very_many_problems_are_told(tmp_path: Path) -> None:
