@@ -7,11 +7,12 @@ import logging
 import math
 import zlib
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Le
 from torch import Tensor
 
 from base import AugmentedBatches, BaseDataLoader, TensorBatches, split_indices
@@ -49,7 +50,7 @@ class MnistDataLoader(BaseDataLoader):
         training: bool = True,
         *,
         source: Source = "auto",
-        max_shift: NonNegativeInt = 0,
+        max_shift: Annotated[NonNegativeInt, Le(28)] = 0,
         flip: Probability = 0.0,
         erasing: Probability = 0.0,
     ) -> None:

@@ -14,12 +14,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from parse_config.expression import parse_expression
 from parse_config.problems import metric_name
-from parse_config.schema import Slots, sections
+from parse_config.schema import MAX_SECTIONS, Slots, sections
 from parse_config.slot import Slot
 from parse_config.type_check import with_tensors
 from utils.errors import ConfigError
 
-MAX_TRIED_EPOCHS = 1000
+TINY = 1e-12  # what rounding may leave of a rate that falls to 0
+MAX_TRIED_POSITIONS = 1000  # epochs or steps of a schedule
 
 
 class Builder:
@@ -82,26 +83,21 @@ class Builder:
         if "optimizer" not in self.config:  # a project with optimizers by other names
             return
         args = (self.config.get("lr_scheduler") or {}).get("args", {})
-        num_groups = max([1, *(len(value) for value in args.values() if isinstance(value, list))])  # one value for each
+        num_values = max([1, *(len(value) for value in args.values() if isinstance(value, list))])  # one for each group
+        num_groups = min(num_values, MAX_SECTIONS)
         stand_ins = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))]} for _ in range(num_groups)]
         optimizer = self.build("optimizer", None, params=stand_ins)
         scheduler = self.build("lr_scheduler", None, optimizer=optimizer)
-        is_per_epoch = scheduler and self.config["lr_scheduler"].get("interval", "epoch") == "epoch"
-        last = min(self.config["trainer"]["epochs"], MAX_TRIED_EPOCHS) if is_per_epoch else 0
-        if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
-            try:
-                optimizer.step()
-                scheduler.step()
-            except Exception as error:  # a period of 0, say
-                raise ConfigError(f"lr_scheduler.args: {type(scheduler).__name__} fails with them: {error}") from None
-        for function in getattr(scheduler, "lr_lambdas", []):
-            for position in range(last + 1):
-                try:
-                    factor = float(function(position))
-                except Exception as error:  # of an expression, or of a function of the project's own
-                    raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
-                if not math.isfinite(factor):
-                    raise ConfigError(f"lr_scheduler.args.lr_lambda: is {factor} at {position}")
+        if scheduler and not isinstance(scheduler, ReduceLROnPlateau):  # which never raises a rate or lowers it below 0
+            where = "lr_scheduler.args.lr_lambda" if "lr_lambda" in args else "lr_scheduler.args"
+            check_rates(optimizer, scheduler, self._min_positions(), where)
+
+    def _min_positions(self) -> int:
+        """Return how often the schedule is stepped at least; how many steps an epoch has, only the data knows."""
+        options, section = self.config["trainer"], self.config["lr_scheduler"]
+        is_per_step = section.get("interval", "epoch") == "step"
+        per_epoch = min(options["len_epoch"] or 1, options["limit_batches"] or math.inf) if is_per_step else 1
+        return int(min(options["epochs"] * per_epoch, MAX_TRIED_POSITIONS))
 
     def _build(self, name: str, entry: Any, path: str, module: Any, /, *args: Any, **kwargs: Any) -> Any:
         section = _as_section(entry)
@@ -151,6 +147,22 @@ class Builder:
             return parse_expression(entry, variable)
         function = self._find("lr_lambda", entry, "lr_scheduler.args.lr_lambda.type", None)
         return partial(function, **entry.get("args", {}))
+
+
+def check_rates(optimizer: Any, scheduler: Any, num_positions: int, where: str) -> None:
+    """Step a new schedule so often, on stand-ins for weights, as it would be over so many epochs or steps.
+
+    Raises ConfigError where it fails, or a learning rate that would be used is negative or not finite.
+    """
+    optimizer.step()
+    for position in range(num_positions):
+        try:
+            rates = [float(group["lr"]) for group in optimizer.param_groups]
+            scheduler.step()
+        except Exception as error:  # of a library, of an expression, or of a function of the project's own
+            raise ConfigError(f"{where}: {type(scheduler).__name__} fails at {position + 1}: {error}") from None
+        if not all(-TINY <= rate < math.inf for rate in rates):
+            raise ConfigError(f"{where}: the learning rate is {rates} at {position}; it must be 0 or more")
 
 
 def _as_section(entry: str | dict[str, Any]) -> dict[str, Any]:

@@ -12,50 +12,74 @@ import yaml
 from parse_config.json_scan import MAX_DEPTH, TOO_DEEP, check_json
 from utils.errors import ConfigError
 
-MAX_BYTES = 1_000_000
+MAX_SIZE = {".json": 1_000_000, ".yaml": 100_000}  # in bytes; PyYAML takes ten times as long for one
+STRING_TAG = "tag:yaml.org,2002:str"
 MAX_NODES = 100_000  # in a YAML config with its aliases expanded; ten characters of text count as one more
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """Return the config in `path`; `.yaml` and `.yml` are YAML, all else is JSON.
 
-    Raises ConfigError where the file is missing, not a mapping, over 1 MB, malformed (with line and column), or says
+    Raises ConfigError where the file is missing, not a mapping, too large, malformed (with line and column), or says
     NaN, Infinity or the same key twice. YAML may use anchors, aliases and merge keys; every place has its own copy.
     """
     path = Path(path)
+    max_size = size_limit(path)
     try:
         if path.exists() and not path.is_file():  # a pipe or a device could keep us reading for ever
             raise ConfigError(f"{path}: is no file")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(f"{path}: {size:,} bytes; a config has at most {MAX_BYTES:,}")
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(max_size + 1)
+        text = data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > max_size:
+        raise ConfigError(f"{path}: too large; a config has at most {max_size:,} bytes")
     try:
-        config = _tree(yaml.load(text, _YamlLoader)) if path.suffix in (".yaml", ".yml") else parse_json(text)
+        config = _tree(yaml.load(text, _YamlLoader)) if _is_yaml(path) else parse_json(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         mark, problem = error.problem_mark, ", ".join(filter(None, (error.context, error.problem)))
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {problem}") from None
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: a config is an object of sections, not {type(config).__name__}")
     return config
 
 
+def size_limit(path: Path) -> int:
+    """Return how many bytes the config in `path` may have."""
+    return MAX_SIZE[".yaml" if _is_yaml(path) else ".json"]
+
+
+def check_size(config: dict[str, Any]) -> None:
+    """Raise ConfigError where a run could not read `config` again, which it keeps with every value on a line."""
+    if len(json.dumps(config, indent=4)) >= MAX_SIZE[".json"]:
+        raise ConfigError("the config, as the run would keep it, is too large to be read again")
+
+
 def parse_json(text: str) -> Any:
-    """Return the JSON value in `text`. Raises JSONDecodeError, or ValueError for 1e999."""
+    """Return the JSON value in `text`. Raises JSONDecodeError, or ValueError for 1e999, 2**63 or half a character."""
     check_json(text)
-    return _tree(json.loads(text))
+    return _tree(json.loads(text, parse_int=_int))
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml")
 
 
 def _tree(value: Any) -> Any:
-    """Return a copy whose parts share nothing. Raises ValueError for infinity and NaN, TypeError for such as bytes."""
-    return json.loads(json.dumps(value, allow_nan=False))
+    """Return a copy whose parts share nothing. Raises ValueError for infinity, NaN and what UTF-8 cannot encode."""
+    return json.loads(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+
+
+def _int(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:  # Python itself refuses over 4,300 digits, and is slow
+        raise ValueError(f"{text:.40} is an integer of more than 64 bits")
+    return int(text)
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -70,6 +94,13 @@ class _YamlLoader(yaml.SafeLoader):
         except RecursionError:
             raise yaml.MarkedYAMLError(None, None, TOO_DEEP, self.get_mark()) from None
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the value of `node`. Raises MarkedYAMLError for a tag that its text does not have by itself."""
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        if node.tag not in (STRING_TAG, self.resolve(type(node), node.value, (True, False))):
+            raise yaml.MarkedYAMLError(None, None, f"the tag {tag!r:.80} does not belong here", node.start_mark)
+        return super().construct_object(node, deep)
 
 
 def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
@@ -101,7 +132,7 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
 def _check_keys(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
-        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+        if key.tag not in (STRING_TAG, "tag:yaml.org,2002:merge"):
             raise yaml.MarkedYAMLError(None, None, f"the key {key.value!s:.40} is no string", key.start_mark)
         if key.value in seen:
             raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} appears twice", key.start_mark)
@@ -119,5 +150,5 @@ for _tag, _pattern, _first in (
     ("merge", r"<<", "<"),  # a key of YAML 1.1 that YAML 1.2 dropped and every config uses
 ):
     _YamlLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-_YamlLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_YamlLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _int(node.value))
 _YamlLoader.add_constructor("tag:yaml.org,2002:merge", lambda loader, node: node.value)  # as a value it is text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -16,13 +17,14 @@ from checkpoint.run_lock import refuse_if_locked
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
 from parse_config.command_line import CustomArg, add_override_flags, answer_question, overrides_of
+from parse_config.config_file import check_size
 from parse_config.layers import ConfigLayers
 from parse_config.options import Options
-from parse_config.problems import find_problems
+from parse_config.problems import find_oddities, find_problems
 from parse_config.schema import Slots, config_model, fill_defaults, marked, project_slots
 from parse_config.slot import Slot
 from utils.annotations import Mark
-from utils.errors import ConfigError, writing_to
+from utils.errors import ConfigError, printable, writing_to
 from utils.files import read_json, write_json
 
 
@@ -75,7 +77,7 @@ class ConfigParser:
         self.builder = Builder(self.config, self.slots)
         self.builder.try_out()
         experiment = Path(self["trainer"]["save_dir"]) / self["name"]
-        if experiment.is_symlink():
+        if os.path.islink(experiment):  # Path.is_symlink raises where a directory is closed
             raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
         run_dir = experiment / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
         self._save_dir = self.resume.parent if self.resume else run_dir
@@ -129,8 +131,8 @@ class ConfigParser:
             config = cls(layers, modification=overrides, **how)
         except ConfigError as error:
             raise ConfigError(p if p.startswith(f"{path}:") else f"{path}: {p}" for p in error.problems) from None
-        for notice in layers.notices:
-            config.get_logger("config").warning(notice)
+        for notice in [*layers.notices, *find_oddities(config.config)]:
+            config.get_logger("config").warning(printable(notice))
         return config
 
     def go_on_with_newest(self) -> None:
@@ -171,8 +173,9 @@ class ConfigParser:
         return getattr(self._typed, name)
 
     def make_run_dir(self) -> None:
-        """Make the directory of a new run; a resumed one has its own. Raises RunDirError."""
+        """Make the directory of a new run; a resumed one has its own. Raises RunDirError, ConfigError."""
         if self.resume is None:
+            check_size(self.config)
             with writing_to(self._save_dir):
                 self._save_dir = make_new_dir(self._save_dir)
 

@@ -7,7 +7,8 @@ import re
 
 MAX_DEPTH = 100
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
-TOKEN = re.compile(r'("(?:\\.|[^"\\\n])*")(\s*:)?|//|/\*|-?Infinity|NaN|[{}\[\]]')  # a string before a colon is a key
+# A string before a colon is a key. One that never ends is matched too: else the search would begin again at each quote.
+TOKEN = re.compile(r'("[^"\\\n]*(?:\\.[^"\\\n]*)*"?)(\s*:)?|//|/\*|-?Infinity|NaN|[{}\[\]]')
 
 
 def check_json(text: str) -> None:

@@ -9,10 +9,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from parse_config.config_file import read_config
+from parse_config.config_file import read_config, size_limit
 from parse_config.overrides import set_by_path
 from utils.errors import ConfigError
 from utils.nested import flatten
+
+MAX_FILES = 32  # that one config is made of; together they are as large as one may be
 
 
 class ConfigLayers:
@@ -26,6 +28,7 @@ class ConfigLayers:
         self.config: dict[str, Any] = {}
         self.notices: list[str] = []
         self._origins: dict[str, str] = {}
+        self._sizes: list[float] = []  # of the files, as shares of the limit
         self.add(config or {}, "config")
 
     def add_file(self, path: Path, seen: tuple[Path, ...] = ()) -> None:
@@ -33,15 +36,16 @@ class ConfigLayers:
 
         Raises ConfigError where a file is malformed or missing, or extends itself.
         """
+        content = read_config(path)
         if path.resolve() in seen:
             raise ConfigError(f"{path}: extends: leads back to itself")
-        content = read_config(path)
+        self._sizes.append(path.stat().st_size / size_limit(path))
+        if len(self._sizes) > MAX_FILES or sum(self._sizes) > 1:
+            raise ConfigError(f"{path}: extends: over {MAX_FILES} files in all, or together too large for a config")
         content.pop("$schema", None)  # for editors
         parents = content.pop("extends", [])
         parents = [parents] if isinstance(parents, str) else parents
-        if not isinstance(parents, list) or not all(
-            isinstance(parent, str) and "\0" not in parent for parent in parents
-        ):
+        if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
             raise ConfigError(f"{path}: extends: give the path of a config or a list of them, not {parents!r:.80}")
         for parent in parents:
             self.add_file(path.parent / parent, (*seen, path.resolve()))
@@ -84,7 +88,7 @@ class ConfigLayers:
             if isinstance(value, dict) and isinstance(below.get(key), dict):
                 self._merge(below[key], value, source, f"{path}{key}.")
             else:
-                below[key] = deepcopy(value)
+                below[key] = value
                 self._origins |= dict.fromkeys(flatten({f"{path}{key}": value}), source)
 
 

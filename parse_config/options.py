@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from utils.annotations import HAS_STATE, MAY_CHANGE, OF_THE_LOOP
+from utils.annotations import HAS_STATE, MAX_COUNT, MAY_CHANGE, OF_THE_LOOP, NonNegativeInt, PositiveInt
 from utils.device import DEVICE_PATTERN
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"  # a directory name that cannot leave its parent
@@ -60,21 +60,21 @@ class TrainerOptions(Options):
     LOGGED: ClassVar[tuple[str, ...]] = ()
     """Names that a loop of your own returns beside loss and metrics, so that `monitor` may follow them."""
 
-    epochs: Annotated[int, MAY_CHANGE] = Field(ge=1, description="number of epochs in all, before and after a resume")
+    epochs: Annotated[PositiveInt, MAY_CHANGE] = Field(description="number of epochs in all, before and after a resume")
     save_dir: Annotated[str, MAY_CHANGE] = Field(
-        default="saved/", pattern=r"^[^\x00]+$", description="a run lies in save_dir/name/run_id"
+        default="saved/", max_length=1000, pattern=r"^[^\x00]+$", description="a run lies in save_dir/name/run_id"
     )
-    save_period: Annotated[int, MAY_CHANGE] = Field(
-        default=1, ge=1, description="save a checkpoint every so many epochs"
+    save_period: Annotated[PositiveInt, MAY_CHANGE] = Field(
+        default=1, description="save a checkpoint every so many epochs"
     )
-    save_every_steps: Annotated[int | None, MAY_CHANGE] = Field(
-        default=None, ge=1, description="save latest.pth every so many steps too"
+    save_every_steps: Annotated[PositiveInt | None, MAY_CHANGE] = Field(
+        default=None, description="save latest.pth every so many steps too"
     )
     save_every_minutes: Annotated[float | None, MAY_CHANGE] = Field(
         default=None, gt=0, description="save latest.pth so often too"
     )
-    keep_checkpoints: Annotated[int | None, MAY_CHANGE] = Field(
-        default=None, ge=1, description="keep so many epoch checkpoints; default: all"
+    keep_checkpoints: Annotated[PositiveInt | None, MAY_CHANGE] = Field(
+        default=None, description="keep so many epoch checkpoints; default: all"
     )
     verbosity: Annotated[Literal[0, 1, 2], MAY_CHANGE] = Field(
         default=2, description="log: 0 warnings, 1 info, 2 debug"
@@ -85,17 +85,17 @@ class TrainerOptions(Options):
         description='"min NAME" or "max NAME": what the best checkpoint is; NAME as in the epoch log, e.g. val_loss',
     )
     early_stop: Annotated[int | None, MAY_CHANGE] = Field(
-        default=None, description="stop after so many epochs without a better one; 0 or less: never"
+        default=None, le=MAX_COUNT, description="stop after so many epochs without a better one; 0 or less: never"
     )
     tensorboard: Annotated[bool, MAY_CHANGE] = Field(default=True, description="write TensorBoard event files")
     init_weights: Annotated[Literal["all", "fitting"], MAY_CHANGE] = Field(
         default="all", description="with -c and -r, the weights to take: all must fit, or those that do"
     )
-    len_epoch: Annotated[int | None, OF_THE_LOOP] = Field(
-        default=None, ge=1, description="optimizer steps per epoch; default: all the data"
+    len_epoch: Annotated[PositiveInt | None, OF_THE_LOOP] = Field(
+        default=None, description="optimizer steps per epoch; default: all the data"
     )
-    grad_accum_steps: Annotated[int, OF_THE_LOOP] = Field(
-        default=1, ge=1, description="microbatches (of batch_size) per optimizer step"
+    grad_accum_steps: Annotated[PositiveInt, OF_THE_LOOP] = Field(
+        default=1, description="microbatches (of batch_size) per optimizer step"
     )
     max_grad_norm: Annotated[float | None, OF_THE_LOOP] = Field(
         default=None, gt=0, description="clip the gradient's 2-norm to this"
@@ -103,8 +103,8 @@ class TrainerOptions(Options):
     ema_decay: Annotated[float | None, OF_THE_LOOP, HAS_STATE] = Field(
         default=None, gt=0, lt=1, description="validate an average of the weights"
     )
-    max_skipped_steps: Annotated[int, OF_THE_LOOP] = Field(
-        default=10, ge=0, description="fp16: steps in a row that the loss scaler may skip"
+    max_skipped_steps: Annotated[NonNegativeInt, OF_THE_LOOP] = Field(
+        default=10, description="fp16: steps in a row that the loss scaler may skip"
     )
     precision: Annotated[Literal["fp32", "tf32", "bf16", "fp16"], OF_THE_LOOP] = Field(
         default="fp32",
@@ -127,11 +127,11 @@ class TrainerOptions(Options):
     keep_memory: Annotated[bool, MAY_CHANGE] = Field(
         default=True, description="on a CPU, keep the memory that a step frees for the next one"
     )
-    limit_batches: int | None = Field(
-        default=None, ge=1, description="debugging: steps and validation batches an epoch"
+    limit_batches: PositiveInt | None = Field(
+        default=None, description="debugging: steps and validation batches an epoch"
     )
-    overfit_batches: int | None = Field(
-        default=None, ge=1, description="debugging: train and validate on so few batches"
+    overfit_batches: PositiveInt | None = Field(
+        default=None, description="debugging: train and validate on so few batches"
     )
     profile: Annotated[bool, MAY_CHANGE, OF_THE_LOOP] = Field(
         default=False, description="debugging: torch.profiler trace of a few steps, trace.json"
@@ -140,8 +140,8 @@ class TrainerOptions(Options):
     detect_anomaly: Annotated[bool, MAY_CHANGE] = Field(
         default=False, description="debugging: say which operation made NaN; much slower"
     )
-    log_every_steps: Annotated[int, MAY_CHANGE, OF_THE_LOOP] = Field(
-        default=50, ge=1, description="log loss and speed every so many steps"
+    log_every_steps: Annotated[PositiveInt, MAY_CHANGE, OF_THE_LOOP] = Field(
+        default=50, description="log loss and speed every so many steps"
     )
 
 
@@ -151,7 +151,7 @@ class RunConfig(Options):
     name: Annotated[str, MAY_CHANGE] = Field(
         pattern=NAME_PATTERN, description="letters, digits, '.', '_', '-', at most 64: a directory under save_dir"
     )
-    n_gpu: Annotated[int, MAY_CHANGE] = Field(default=1, ge=0, description="0: CPU; 1: a GPU where there is one")
+    n_gpu: Annotated[NonNegativeInt, MAY_CHANGE] = Field(default=1, description="0: CPU; 1: a GPU where there is one")
     device: Annotated[str, MAY_CHANGE] = Field(
         default="auto", pattern=f"^({DEVICE_PATTERN})$", description="auto, cpu, mps, cuda or cuda:N"
     )

@@ -6,18 +6,20 @@ import json
 from typing import Any
 
 from parse_config.config_file import parse_json
+from parse_config.json_scan import MAX_DEPTH, TOO_DEEP
 from utils.errors import ConfigError
 
 
 def parse_override(text: str) -> tuple[str, Any]:
     """Split "optimizer.args.lr=3e-4" into its path and value; the value is JSON, or else a string as it stands.
 
-    Raises ConfigError for a value that no config file could hold, such as NaN.
+    Raises ConfigError for what no config file could hold, such as NaN or text that is not Unicode.
     """
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: write PATH=VALUE, as in optimizer.args.lr=3e-4")
     try:
+        text.encode()
         return path, parse_json(value)
     except json.JSONDecodeError as error:
         if value.strip() in ("NaN", "Infinity", "-Infinity") or "levels deep" in error.msg:
@@ -35,6 +37,8 @@ def set_by_path(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]
     returned. Raises ConfigError where the path leads through a value that holds no keys.
     """
     *parents, last = path.replace(";", ".").split(".")
+    if len(parents) >= MAX_DEPTH:
+        raise ConfigError(f"{path}: {TOO_DEEP}")
     node: Any = config
     for part, following in zip(parents, [*parents[1:], last]):
         child = node.setdefault(part, {}) if isinstance(node, dict) else _item(node, part, path)
@@ -57,7 +61,7 @@ def _set(node: Any, key: str, value: Any, path: str) -> None:
 
 
 def _item(node: Any, part: str, path: str) -> Any:
-    if isinstance(node, list) and part.isdecimal() and part.isascii() and int(part) < len(node):
+    if isinstance(node, list) and part.isdecimal() and part.isascii() and len(part) < 9 and int(part) < len(node):
         return node[int(part)]
-    what = f"a list of {len(node)}" if isinstance(node, list) else repr(node)
+    what = f"a list of {len(node)}" if isinstance(node, list) else f"{node!r:.80}"
     raise ConfigError(f"{path}: {part!r} leads nowhere: there is {what}")

@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Any
 
 import pydantic
+import torch
 
 from parse_config.expression import parse_expression
 from parse_config.options import Options
-from parse_config.schema import Slots, config_model, models_in, sections
+from parse_config.schema import MAX_SECTIONS, Slots, config_model, models_in, sections
 from parse_config.slot import Slot
 from utils.errors import ConfigError, nearest
 
+TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by what is logged beside the metrics
+MAX_METRIC_SIZE = 100_000  # torchmetrics takes any number of classes or thresholds, and then all memory
+MAX_PROBLEMS = 50  # that are reported at once; a file can hold a hundred thousand
+
 
 def find_problems(config: dict[str, Any], slots: Slots, unsure: Collection[str] = ()) -> list[str]:
-    """Return every mistake in `config`, each as "path: what is wrong; what is right".
+    """Return every mistake in `config`, each as "path: what is wrong; what is right"; of very many the first.
 
     `unsure` are paths that must be known by name even where a type takes any keyword: those from the command line.
     """
-    problems = list(_schema_problems(config_model(slots), config))
+    return list(islice(_problems(config, slots, unsure), MAX_PROBLEMS))
+
+
+def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> Iterator[str]:
+    yield from _schema_problems(config_model(slots), config)
     loader = _loader_class(config, slots)
     for path, section, slot in sections(config, slots):
         # What a loader offers by `facts` is known only when it is built; what is missing then is reported then.
         is_complete = not hasattr(loader, "facts") or path == "data_loader"
-        problems += _section_problems(path, section, slot, unsure, is_complete)
-    problems += _lr_lambda_problems(config, slots)
-    problems += _monitor_problems(config, slots)
-    problems += _class_problems(config, slots, loader)
-    return problems
+        yield from _section_problems(path, section, slot, unsure, is_complete)
+    yield from _lr_lambda_problems(config, slots)
+    yield from _monitor_problems(config, slots)
+    yield from _class_problems(config, slots, loader)
+    yield from _weight_problems(config)
+
+
+def find_oddities(config: dict[str, Any]) -> Iterator[str]:
+    """Yield what has no effect in a checked config, or hardly the one that was meant."""
+    trainer, scheduler = config["trainer"], config.get("lr_scheduler") or {}
+    if trainer["monitor"] == "off" and (trainer["early_stop"] or 0) > 0:
+        yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
+    milestones = scheduler.get("args", {}).get("milestones", [])
+    if milestones != sorted(set(milestones)):
+        yield f"lr_scheduler.args.milestones: {milestones!s:.80} do not increase"
+    late = [milestone for milestone in milestones if milestone >= trainer["epochs"]]
+    if late and scheduler.get("interval", "epoch") == "epoch":
+        yield f"lr_scheduler.args.milestones: {late!s:.80} are never reached: there are {trainer['epochs']} epochs"
 
 
 def _loader_class(config: dict[str, Any], slots: Slots) -> Any:
@@ -55,19 +78,24 @@ def _is_named(entry: Any) -> bool:
 
 def metric_name(entry: str | dict[str, Any]) -> str:
     """Return what a metric of the config is called in logs."""
-    return entry if isinstance(entry, str) else entry.get("name") or entry["type"]
+    return entry if isinstance(entry, str) else str(entry.get("name") or entry["type"])
 
 
 def _section_problems(
     path: str, section: dict[str, Any], slot: Slot, unsure: Collection[str] = (), is_complete: bool = True
-) -> list[str]:
+) -> Iterator[str]:
     try:
         found = slot.find(section["type"], f"{path}.type")
     except ConfigError as error:
-        return error.problems
-    if not isinstance(section["args"], dict):
-        return []  # the schema reports it
-    return list(slot.problems(found, section["args"], f"{path}.args", unsure, is_complete))
+        yield from error.problems
+        return
+    args = section["args"]
+    if not isinstance(args, dict):
+        return  # the schema reports it
+    yield from slot.problems(found, args, f"{path}.args", unsure, is_complete)
+    for name, value in args.items():
+        if found.__module__.startswith("torchmetrics") and isinstance(value, int) and value > MAX_METRIC_SIZE:
+            yield f"{path}.args.{name}: at most {MAX_METRIC_SIZE:,} can be tried; got {value!r:.40}"
 
 
 def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
@@ -76,9 +104,11 @@ def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
     if not isinstance(section, dict) or not isinstance(args, dict) or "lr_lambda" not in args:
         return []
     lambdas = args["lr_lambda"] if isinstance(args["lr_lambda"], list) else [args["lr_lambda"]]
+    path = "lr_scheduler.args.lr_lambda"
+    if len(lambdas) > MAX_SECTIONS:
+        return [f"{path}: {len(lambdas):,} of them; give one for each parameter group"]
     problems: list[str] = []
     for entry in lambdas:
-        path = "lr_scheduler.args.lr_lambda"
         if isinstance(entry, str):
             try:
                 parse_expression(entry, str(section.get("interval", "epoch")))
@@ -87,7 +117,9 @@ def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
         elif _is_function(entry) and isinstance(slot, Slot):
             problems += _section_problems(path, {"args": {}, **entry}, slot)
         else:
-            problems.append(f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r}")
+            problems.append(
+                f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r:.80}"
+            )
     return problems
 
 
@@ -96,12 +128,17 @@ def _monitor_problems(config: dict[str, Any], slots: Slots) -> list[str]:
     monitor = trainer.get("monitor", "off") if isinstance(trainer, dict) else "off"
     if not isinstance(monitor, str) or not isinstance(metrics, list):
         return []
-    names = [metric_name(entry) for entry in metrics if _is_named(entry)]
+    names = [metric_name(entry) for entry in metrics[:MAX_SECTIONS] if _is_named(entry)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     known = [prefix + name for name in ["loss", *names] for prefix in ("val_", "")]
     known += getattr(slots["trainer"], "LOGGED", ())
     problems = [f'metrics: {name!r} appears twice; give one of them a "name"' for name in repeated]
-    problems += ["metrics: 'loss' is the name of the loss; give the metric another"] if "loss" in names else []
+    taken = {*TAKEN_NAMES, *getattr(slots["trainer"], "LOGGED", ())}
+    problems += [
+        f'metrics: {name!r} is the name of another value in the logs; give the metric another by "name"'
+        for name in dict.fromkeys(names)
+        if name in taken or name.startswith("val_")
+    ]
     followed = monitor.partition(" ")[2]
     if followed and followed.split("/")[0] not in known:
         problems.append(f"trainer.monitor: no metric {followed!r}; {nearest(followed, known)}")
@@ -119,13 +156,28 @@ def _class_problems(config: dict[str, Any], slots: Slots, loader: Any) -> Iterat
             yield f"{path}.args.num_classes: {given}, but the data of {loader.__name__} has {known} classes"
 
 
+def _weight_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Yield weights of classes that make no sense; 0, by which a class is ignored, does."""
+    section = config.get("loss")
+    args = section.get("args") if isinstance(section, dict) else None
+    args = args if isinstance(args, dict) else {}
+    for name in ("weight", "pos_weight"):
+        weights = args.get(name)
+        if not isinstance(weights, list) or not all(type(weight) in (int, float) for weight in weights):
+            continue  # none, or reported as of the wrong type
+        wrong = [weight for weight in weights if not 0 <= weight <= torch.finfo(torch.float32).max]
+        if wrong or not any(weights):
+            reason = f"{wrong[0]!r:.40} is no weight" if wrong else "no class has a weight above 0"
+            yield f"loss.args.{name}: {reason}; give a number of 0 or more for each class"
+
+
 def _schema_problems(schema: type[Options], config: dict[str, Any]) -> Iterator[str]:
     """Yield pydantic's findings in our words, each with its path and, for an unknown key, the nearest one."""
     try:
         schema.model_validate(config)
     except pydantic.ValidationError as error:
         for item in error.errors():
-            path = ".".join(str(part) for part in item["loc"])
+            path = ".".join(f"{part!s:.80}" for part in item["loc"])
             keys = [part for part in item["loc"] if isinstance(part, str)]  # places in a list do not matter
             section = _model_at(schema, keys[:-1])
             if item["type"] == "extra_forbidden":

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import pydantic
 import torch
 
-from parse_config.schema import Slots, config_model, fields, project_slots, sections
+from parse_config.schema import MAX_SECTIONS, Slots, config_model, fields, project_slots, sections
 from parse_config.slot import Slot
 from utils.annotations import annotations_of
 
@@ -88,7 +88,7 @@ def _section_schema(slot: Slot) -> dict[str, Any]:
         "allOf": [_args_schema(slot, name, obj) for name, obj in own.items()],
     }
     if slot.many:
-        return {"type": "array", "items": {"anyOf": [{"enum": list(types)}, section]}}
+        return {"type": "array", "maxItems": MAX_SECTIONS, "items": {"anyOf": [{"enum": list(types)}, section]}}
     alternatives: list[dict[str, Any]] = [section]
     if slot.num_inputs is not None:  # what a function can be is a bare name too
         alternatives.append({"enum": list(types)})

@@ -16,6 +16,7 @@ from parse_config.slot import Slot
 from utils.annotations import Mark, annotations_of
 from utils.errors import ConfigError
 
+MAX_SECTIONS = 100  # in a list, such as the metrics
 Slots = Mapping[str, Slot | type[Options]]
 
 
@@ -42,7 +43,7 @@ def _slot_field(slot: Slot) -> tuple[Any, Any]:
     if slot.num_inputs is not None:  # what a function can be is a bare name too
         section = Annotated[section, BeforeValidator(_as_section, json_schema_input_type=str | section)]
     if slot.many:
-        return list[section], Field(default=[], description=slot.description)
+        return list[section], Field(default=[], max_length=MAX_SECTIONS, description=slot.description)
     if slot.required:
         return section, Field(description=slot.description)
     return section | None, Field(default=None, description=slot.description)
@@ -111,7 +112,9 @@ def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dic
         if not isinstance(slot, Slot):
             continue
         value = config.get(key)
-        entries = {f"{key}.{i}": entry for i, entry in enumerate(value)} if isinstance(value, list) else {key: value}
+        entries = {key: value}
+        if isinstance(value, list):
+            entries = {f"{key}.{i}": entry for i, entry in enumerate(value[:MAX_SECTIONS])}
         for path, entry in entries.items():
             if isinstance(entry, str):
                 yield path, {"type": entry, "args": {}}, slot

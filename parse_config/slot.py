@@ -86,7 +86,7 @@ class Slot:
         takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
         parameters, annotations = self.parameters(obj), annotations_of(obj)
         for name, value in args.items():
-            path = f"{where}.{name}"
+            path = f"{where}.{name:.80}"
             if name in self._given_by_code(obj, list(signature)):
                 yield f"{path}: is given by the code and cannot be set in a config"
             elif name not in parameters and (not takes_any or path in unsure):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pydantic
@@ -16,13 +16,14 @@ from utils.errors import nearest
 
 def type_problem(annotation: Any, value: Any) -> str | None:
     """Return why `value`, as JSON holds it, does not fit `annotation`, or None where it fits or cannot be checked."""
-    if isinstance(value, dict | str) and annotation is not str and _takes(annotation, Callable):
+    if isinstance(value, dict | list | str) and annotation is not str and _takes(annotation, Callable):
         return None  # lr_lambda, which has a check of its own
     if is_tensor_list(annotation, value):
         return None
     try:
         adapter = pydantic.TypeAdapter(annotation, config={"arbitrary_types_allowed": True, "strict": True})
-        adapter.validate_json(json.dumps(value))  # in JSON a list may stand for a tuple, and 1 for 1.0
+        checked = adapter.validate_json(json.dumps(value))  # in JSON a list may stand for a tuple, and 1 for 1.0
+        list(checked if isinstance(checked, Iterator) else ())  # an Iterable is checked as it is read
     except pydantic.ValidationError as error:
         messages = [item["msg"] for item in error.errors() if "isinstance" not in item["msg"]]  # Tensor alternatives
         choices = [str(choice) for choice in typing.get_args(annotation)]

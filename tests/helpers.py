@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from checkpoint.file import find_checkpoint, load_checkpoint
+from utils.device import peak_memory
 
 ROOT = Path(__file__).resolve().parent.parent
+CPU_SECONDS, MEMORY = 3, 200 << 20
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Let what is inside take 3 seconds of the processor, a minute in all, and 200 MB of memory; no more."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("takes too long")
+
+    before = peak_memory(torch.device("cpu")) or 0
+    signal.signal(signal.SIGVTALRM, stop)
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert (peak_memory(torch.device("cpu")) or 0) - before < MEMORY
 
 
 def write_given(config: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ class ConfigError(UserError):
     exit_code = 2
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [printable(problem) for problem in ([problems] if isinstance(problems, str) else problems)]
         super().__init__("\n".join(self.problems))
 
 
@@ -71,6 +71,13 @@ def writing_to(directory: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunDirError(f"{directory}: cannot be written to: {error.strerror or error}") from error
+
+
+def printable(text: str, max_length: int = 5000) -> str:
+    """Return `text` as one line that a terminal shows as it is; of a very long one the middle is left out."""
+    if len(text) > max_length:
+        text = f"{text[: max_length // 2]} … {text[-max_length // 2 :]}"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

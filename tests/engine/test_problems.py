@@ -300,7 +300,7 @@ def test_a_config_that_extends_itself_is_refused(tmp_path: Path) -> None:
         toy.parse_args(["-c", str(path)])
 
 
-@pytest.mark.parametrize("extends", [5, None, {"a": 1}, ["a", 5], "a\0b"])
+@pytest.mark.parametrize("extends", [5, None, {"a": 1}, ["a", 5]])
 def test_extends_is_a_path_or_a_list_of_paths(extends: Any, config: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="extends: "):
         toy.parse_args(["-c", str(write(tmp_path / "c.json", config | {"extends": extends}))])
