@@ -21,6 +21,7 @@ from utils.file_lock import file_lock
 FORMAT = 2  # of the cached file; a change of what is read into it makes old ones unknown
 NUM_SAMPLES = 64
 SAMPLE_BYTES = 16 << 10
+KEY_LENGTH = 24
 
 logger = logging.getLogger("data")
 
@@ -44,7 +45,7 @@ class CsvSample:
 
     def key(self, columns: list[str]) -> str:
         """Return a name for the table of these columns; the path is no part of it."""
-        return sha256(repr((FORMAT, self.identity, columns)).encode()).hexdigest()[:24]
+        return sha256(repr((FORMAT, self.identity, columns)).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache_dir: Path) -> tuple[Path, str]:
@@ -76,7 +77,7 @@ def _locked(cache_dir: Path) -> Iterator[None]:
     """Hold the lock of `cache_dir`, which goes with the process, and sweep what a killed one left half-written."""
     notice = f"{cache_dir}: waiting for another process, which converts a table there"
     with file_lock(cache_dir / ".lock", on_wait=partial(logger.info, notice)):
-        for temp in cache_dir.glob(".*.npy.tmp"):
+        for temp in cache_dir.glob(f".{'[0-9a-f]' * KEY_LENGTH}.npy.tmp"):
             temp.unlink()
         yield
 
