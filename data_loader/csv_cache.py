@@ -18,9 +18,10 @@ from data_loader.csv_reader import CsvReader, read_at
 from utils import DataError, fsync_dir
 from utils.file_lock import file_lock
 
-FORMAT = 1  # of the cached file; a change of what is read into it makes old ones unknown
+FORMAT = 2  # of the cached file; a change of what is read into it makes old ones unknown
 NUM_SAMPLES = 64
 SAMPLE_BYTES = 16 << 10
+KEY_LENGTH = 24
 
 logger = logging.getLogger("data")
 
@@ -28,23 +29,23 @@ logger = logging.getLogger("data")
 class CsvSample:
     """What a few pieces of a CSV file show: a key of its content, and about how many rows it has."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, reader: CsvReader) -> None:
         """Read the file if it is small, or else NUM_SAMPLES pieces, evenly spread. Raises DataError."""
         try:
-            with open(path, "rb") as file:
+            with open(reader.path, "rb") as file:
                 status = os.fstat(file.fileno())
                 step = max(status.st_size // NUM_SAMPLES, SAMPLE_BYTES)
                 pieces = [read_at(file, at, SAMPLE_BYTES) for at in range(0, status.st_size, step)]
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+            raise DataError(f"{reader.path}: cannot be read: {error.strerror}") from None
         text = b"".join(pieces)
         num_lines = text.count(b"\n") or text.count(b"\r")
         self.num_rows = num_lines * status.st_size // max(len(text), 1)
-        self.identity = (status.st_size, status.st_mtime_ns, sha256(text).hexdigest())
+        self.identity = (*reader.identity, sha256(text).hexdigest(), reader.delimiter)
 
-    def key(self, columns: list[str], delimiter: str) -> str:
+    def key(self, columns: list[str]) -> str:
         """Return a name for the table of these columns; the path is no part of it."""
-        return sha256(repr((FORMAT, self.identity, columns, delimiter)).encode()).hexdigest()[:24]
+        return sha256(repr((FORMAT, self.identity, columns)).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache_dir: Path) -> tuple[Path, str]:
@@ -53,15 +54,17 @@ def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache
     Converts the file where that has not been done; one process at a time, and others wait for it. What a killed one
     leaves is never taken for whole. Raises DataError: mistakes in the file, or where `cache_dir` cannot be written to.
     """
-    key = sample.key(columns, reader.delimiter)
+    key = sample.key(columns)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         path = _find(cache_dir, key)
         if path is None:
             with _locked(cache_dir):
                 path = _find(cache_dir, key) or _convert(reader, columns, cache_dir, key)
-    except OSError as error:
-        raise DataError(f"{cache_dir}: cannot be written to: {error.strerror or error}") from error
+        if not reader.notes and path.with_suffix(".txt").exists():
+            logger.warning(path.with_suffix(".txt").read_text("utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise DataError(f"{cache_dir}: cannot be written to: {getattr(error, 'strerror', None) or error}") from error
     return path, path.stem.removeprefix(f"{key}-")
 
 
@@ -74,7 +77,7 @@ def _locked(cache_dir: Path) -> Iterator[None]:
     """Hold the lock of `cache_dir`, which goes with the process, and sweep what a killed one left half-written."""
     notice = f"{cache_dir}: waiting for another process, which converts a table there"
     with file_lock(cache_dir / ".lock", on_wait=partial(logger.info, notice)):
-        for temp in cache_dir.glob(".*.npy.tmp"):
+        for temp in cache_dir.glob(f".{'[0-9a-f]' * KEY_LENGTH}.npy.tmp"):
             temp.unlink()
         yield
 
@@ -93,9 +96,9 @@ def _convert(reader: CsvReader, columns: list[str], cache_dir: Path, key: str) -
             _write_header(file, (num_rows, len(columns)))
             file.flush()
             os.fsync(file.fileno())
-        if CsvSample(reader.path).key(columns, reader.delimiter) != key:
-            raise DataError(f"{reader.path}: was changed while it was read")
         path = cache_dir / f"{key}-{checksum:08x}.npy"
+        if reader.notes:
+            path.with_suffix(".txt").write_text("\n".join(reader.notes), "utf-8")
         os.replace(temp, path)
         fsync_dir(cache_dir)
     finally:

@@ -49,14 +49,14 @@ class CsvDataLoader(BaseDataLoader):
         Raises DataError, with row and column, where the file is missing, empty, ragged, lacks a column, or holds
         something other than a finite float32 where a number belongs; ConfigError where the arguments make no sense.
         """
-        if len(delimiter) != 1 or not delimiter.isascii():
-            raise ConfigError(f"data_loader.args.delimiter: {delimiter!r}; give one character")
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+            raise ConfigError(f"data_loader.args.delimiter: {delimiter!r}; give one character, no quote or line end")
         reader = CsvReader(Path(path), delimiter)
         names = dict.fromkeys(reader.header)
         self.features = [name for name in names if name != target] if features is None else features
         if not self.features or len({*self.features, target}) != len(self.features) + 1:
             raise ConfigError(f"data_loader.args.features: {self.features}; name different columns, not the target")
-        dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir))
+        dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training)
         kept, held_out = split_indices(len(dataset), test_split, "data_loader.args.test_split")
         if not training and len(held_out) == 0:
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
@@ -70,12 +70,15 @@ class CsvDataLoader(BaseDataLoader):
         )
 
 
-def _load(reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path) -> BatchDataset:
+def _load(reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path, training: bool) -> BatchDataset:
     """Return the columns, the last of them as the target, in memory or mapped. Raises DataError."""
     reader.check(columns)
-    sample = CsvSample(reader.path)
+    sample = CsvSample(reader)
     if sample.num_rows * len(columns) * FLOAT32_BYTES > max_bytes:
-        return MappedBatches(*cached_table(reader, columns, sample, cache_dir))
+        mapped = MappedBatches(*cached_table(reader, columns, sample, cache_dir))
+        if not training:
+            mapped.fingerprint()  # waits until it is checked, as a trainer does before it trains
+        return mapped
     table = _in_memory(reader, columns)
     return TensorBatches(table[:, :-1], table[:, -1:])
 

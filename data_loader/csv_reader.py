@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice, takewhile
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-from numpy.typing import NDArray
 
-from data_loader.csv_mistakes import first_mistake
+from data_loader.csv_float32 import Bounds, Rows, as_rows, lost_digits
+from data_loader.csv_mistakes import first_mistake, is_finite_float32, kept_lines, unclosed_quote
 from utils import DataError, nearest
+from utils.files import open_regular
 
 BLOCK_BYTES = 1 << 20  # of text; pyarrow makes some three times as much of it
+MAX_LINE_BYTES = 64 << 20
 MAX_WORKERS = 16
+MAX_HINT = 500  # characters
 
-Rows = NDArray[np.float32]
+logger = logging.getLogger("data")
 
 
 class CsvReader:
@@ -33,83 +39,125 @@ class CsvReader:
         """Read the header. Raises DataError where there is none."""
         self.path = path
         self.delimiter = delimiter
+        self.notes: list[str] = []  # what `blocks` warned of
         taken: list[str] = []  # the lines of the first row: several where a name holds a line break
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                header = next(csv.reader(_without_bom(file, taken), delimiter=delimiter), None)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            with open_regular(path) as file:
+                self.identity = _identity(path)
+                text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+                lines = kept_lines(iter(partial(text.readline, MAX_LINE_BYTES), ""), taken)
+                without_bom = (line.removeprefix("\ufeff") for line in lines)
+                header = next(csv.reader(without_bom, delimiter=delimiter, strict=True), None)
+            first_row = "".join(taken).encode(errors="surrogateescape")
+            first_row.decode()
+        except csv.Error as error:
+            raise DataError(f"{path}: row 1: {error}; is a closing quote missing?") from None
+        except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from None
         if not header:
             raise DataError(f"{path}: {'is empty' if header is None else 'row 1: is empty; the header belongs there'}")
+        if all(map(is_finite_float32, header)):
+            raise DataError(f"{path}: row 1: holds only numbers; the names of the columns belong there")
         self.header = header
-        self.body_start = len("".join(taken).encode())  # in bytes
+        self.body_start = len(first_row)  # in bytes
 
     def check(self, columns: list[str]) -> None:
-        """Raise DataError where a column is missing or appears twice."""
+        """Raise DataError where a column is missing or appears twice, or a name of the header swallowed rows."""
         for name in columns:
             if name not in self.header:
-                raise DataError(f"{self.path}: has no column {name!r}; {nearest(name, self.header)}")
+                hint = nearest(name, (known if known.isprintable() else repr(known) for known in self.header))
+                hint = hint if len(hint) <= MAX_HINT else f"{hint[:MAX_HINT]} ..."
+                raise DataError(f"{self.path}: has no column {name!r}; {hint}")
             if self.header.count(name) > 1:
                 raise DataError(f"{self.path}: has {self.header.count(name)} columns called {name!r}")
+        at = unclosed_quote(self.header, [], self.header, columns, self.delimiter)
+        if at is not None:
+            raise DataError(f"{self.path}: row 1, column {at + 1}: is a closing quote missing?")
 
     def blocks(self, columns: list[str]) -> Iterator[Rows]:
         """Yield the named columns of all rows as arrays (rows, columns), row-major, in the order of the file.
 
-        Raises DataError, with row and column, at what is ragged or not a finite float32, and where there is no row.
+        Raises DataError, with row and column, at what is ragged or not a finite float32, and at a quote that swallows
+        rows; and where there is no row, or the file was changed since its header was read. Warns of each column that
+        loses digits in float32.
         """
         num_rows, good = 0, self.body_start  # before this byte there is no mistake
+        bounds: Bounds = np.full((3, len(columns)), -np.inf)
         try:
-            for start, rows in self._parsed(columns):
-                if not np.isfinite(rows).all():
-                    raise pa.ArrowInvalid("holds what is not a finite number")
+            for start, rows, block_bounds in self._parsed(columns):
                 good = start
                 num_rows += len(rows)
+                np.maximum(bounds, block_bounds, out=bounds)
                 yield rows
+            mistake = None if num_rows else "has a header but no rows"
         except pa.ArrowException as error:
-            raise self._mistake(columns, good, error) from None
+            mistake = self._first_mistake(columns, good) or " ".join(str(error).split())
         except OSError as error:
             raise self._unreadable(error) from None
-        if num_rows == 0:
-            raise DataError(f"{self.path}: has a header but no rows")
+        if self.identity != _identity(self.path):
+            mistake = "was changed while it was read"
+        if mistake is not None:
+            raise DataError(f"{self.path}: {mistake}")
+        self.notes = [f"{self.path}: {note}" for note in lost_digits(columns, bounds)]
+        for note in self.notes:
+            logger.warning(note)
 
-    def _parsed(self, columns: list[str]) -> Iterator[tuple[int, Rows]]:
-        """Yield (first byte, rows): blocks from all cores up to the first with a quote, and from there on from one.
+    def _parsed(self, columns: list[str]) -> Iterator[tuple[int, Rows, Bounds]]:
+        """Yield (first byte, rows, bounds): from all cores up to the first block with a quote, and then from one.
 
         After a quote a line end may be part of a value, and only who has parsed all before it can tell.
         """
         num_workers = min(os.cpu_count() or 1, MAX_WORKERS)
-        pending: deque[tuple[int, Future[Rows | None]]] = deque()
+        pending: deque[tuple[int, Future[tuple[Rows, Bounds] | None]]] = deque()
         with open(self.path, "rb") as file, ExitStack() as stack:
             files: deque[BinaryIO] = deque()  # one for each worker, all opened now, so that all are the same file
             files += [stack.enter_context(open(self.path, "rb", buffering=0)) for _ in range(num_workers)]
             pool = stack.enter_context(ThreadPoolExecutor(num_workers))
-            spans = self._spans(file)
+            spans = self._spans(file, self.body_start)
             while True:
                 for start, size in islice(spans, num_workers + 2 - len(pending)):
                     pending.append((start, pool.submit(self._parse, columns, files, start, size)))
                 if not pending:
                     return
                 start, future = pending.popleft()
-                rows = future.result()
-                if rows is None:
+                parsed = future.result()
+                if parsed is None:
                     break
-                yield start, rows
+                yield start, *parsed
+        num_rows = 0
         with open(self.path, "rb") as file:
             file.seek(start)
             for batch in pa_csv.open_csv(file, **self._options(columns, BLOCK_BYTES, is_quoted=True)):
-                yield start, _as_rows(batch)
+                num_rows += batch.num_rows
+                yield start, *as_rows(batch)
+        if num_rows != self._num_lines(start):  # a quoted value holds line ends: its own, or those of rows
+            mistake = self._first_mistake(columns, start, quotes_alone=True)
+            if mistake is not None:
+                raise DataError(f"{self.path}: {mistake}")
 
-    def _spans(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
+    def _spans(self, file: BinaryIO, start: int) -> Iterator[tuple[int, int]]:
         """Yield (first byte, number of bytes) of the blocks: whole lines, and whole rows where there is no quote."""
-        start, end = self.body_start, os.fstat(file.fileno()).st_size
+        end = os.fstat(file.fileno()).st_size
         while start < end:
             file.seek(start + BLOCK_BYTES)
-            file.readline()
+            if len(file.readline(MAX_LINE_BYTES)) == MAX_LINE_BYTES:
+                raise DataError(f"{self.path}: has no line end in {MAX_LINE_BYTES} bytes after byte {start}")
             size = min(file.tell(), end) - start
             yield start, size
             start += size
 
-    def _parse(self, columns: list[str], files: deque[BinaryIO], start: int, size: int) -> Rows | None:
+    def _num_lines(self, start: int, end: int | None = None) -> int:
+        """Return the number of lines in the blocks from byte `start` on, up to the one that begins at `end`."""
+        num_lines, text = 0, b"\n"
+        with open(self.path, "rb") as file:
+            for span in self._spans(file, start):
+                if span[0] == end:
+                    break
+                text = read_at(file, *span)
+                num_lines += text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+        return num_lines + (not text.endswith((b"\n", b"\r")))
+
+    def _parse(self, columns: list[str], files: deque[BinaryIO], start: int, size: int) -> tuple[Rows, Bounds] | None:
         file = files.pop()
         try:
             text = read_at(file, start, size)
@@ -117,7 +165,7 @@ class CsvReader:
             files.append(file)
         if b'"' in text:
             return None
-        return _as_rows(pa_csv.read_csv(pa.BufferReader(text), **self._options(columns, size + 1, is_quoted=False)))
+        return as_rows(pa_csv.read_csv(pa.BufferReader(text), **self._options(columns, size + 1, is_quoted=False)))
 
     def _options(self, columns: list[str], block_size: int, is_quoted: bool) -> dict[str, Any]:
         """Return pyarrow's options; columns go by their positions, as those not wanted may share a name."""
@@ -129,19 +177,16 @@ class CsvReader:
             "convert_options": pa_csv.ConvertOptions(include_columns=list(types), column_types=types, null_values=[]),
         }
 
-    def _mistake(self, columns: list[str], start: int, error: Exception) -> DataError:
+    def _first_mistake(self, columns: list[str], start: int, quotes_alone: bool = False) -> str | None:
         """Return, with its place, the first mistake from the block at byte `start` on, before which there is no quote.
 
-        `error` is what stopped the reading; it is reported where no mistake is found.
+        With `quotes_alone`, look for quotes that swallow rows alone, which is faster.
         """
         try:
-            with open(self.path, "rb") as file:
-                before = takewhile(lambda span: span[0] < start, self._spans(file))
-                first_row = 2 + sum(_num_lines(read_at(file, *span)) for span in before)
-            found = first_mistake(self.path, self.header, columns, self.delimiter, start, first_row)
-        except (OSError, csv.Error) as unreadable:
-            return self._unreadable(unreadable)
-        return DataError(f"{self.path}: {found or error}")
+            first_row = 2 + self._num_lines(self.body_start, start)
+            return first_mistake(self.path, self.header, columns, self.delimiter, start, first_row, quotes_alone)
+        except OSError as error:
+            raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> DataError:
         return DataError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}")
@@ -153,20 +198,10 @@ def read_at(file: BinaryIO, start: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _without_bom(file: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """Yield the lines of `file`, and keep in `taken` those that were asked for."""
-    for line in file:
-        taken.append(line)
-        yield line.removeprefix("\ufeff")
-
-
-def _as_rows(table: pa.Table | pa.RecordBatch) -> Rows:
-    rows = np.empty((table.num_rows, table.num_columns), dtype=np.float32)
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes inf, which is reported as a mistake
-        for i, column in enumerate(table.columns):
-            rows[:, i] = column.to_numpy(zero_copy_only=False)
-    return rows
-
-
-def _num_lines(text: bytes) -> int:
-    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what differs where the file is another or was changed, even if its size and time of change were kept."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

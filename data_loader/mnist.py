@@ -19,7 +19,9 @@ from base import AugmentedBatches, BaseDataLoader, TensorBatches, split_indices
 from data_loader.augment import Augmentation
 from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, Probability, Share
+from utils.files import open_regular
 
+MAX_BYTES = 1 << 30  # of an IDX file; a small gzip file may claim to hold, and hold, any number
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]
 Source = Literal["auto", "mnist", "digits"]
 FILES = {
@@ -64,6 +66,7 @@ class MnistDataLoader(BaseDataLoader):
                 f"data_loader.args.source: unknown source {source!r}; {nearest(source, get_args(Source))}"
             )
         images, labels, self.source = _load(Path(data_dir), training, source)
+        _check_labels(labels, self.num_classes, data_dir)
         inputs = (images.float() / 255 - MEAN).unsqueeze(1) / STD
         plain = TensorBatches(inputs, labels)
         augmentation = Augmentation(max_shift, flip, erasing)
@@ -77,6 +80,13 @@ class MnistDataLoader(BaseDataLoader):
             valid_dataset=plain,
         )
         self.resolved_args["source"] = self.source
+
+
+def _check_labels(labels: Tensor, num_classes: int, data_dir: str) -> None:
+    wrong = (labels >= num_classes).nonzero().flatten().tolist()
+    if wrong:
+        where = f"{data_dir}: sample {wrong[0]} of {len(labels):,}"
+        raise DataError(f"{where}: its label is {labels[wrong[0]]}; labels are 0 to {num_classes - 1}")
 
 
 def _load(data_dir: Path, training: bool, source: str) -> tuple[Tensor, Tensor, str]:
@@ -107,7 +117,11 @@ def _load_mnist(data_dir: Path, training: bool) -> tuple[Tensor, Tensor]:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    """Return the path of a file, or of a gzip file of it. Raises DataError where `folder` is closed."""
+    try:
+        return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _read_idx(folder: Path, name: str) -> np.ndarray:
@@ -116,16 +130,18 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
     if path is None:
         raise DataError(f"{folder}: {name} (or {name}.gz) is missing")
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            data = file.read()
+        with open_regular(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
+            magic = file.read(4)
+            num_dims = magic[3] if magic[:3] == b"\0\0\x08" and len(magic) == 4 else 0
+            sizes = file.read(4 * num_dims)
+            shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, 4 * num_dims, 4))
+            size = math.prod(shape)
+            data = file.read(size + 1) if size <= MAX_BYTES else b""  # a byte more, to see that it is the end
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    num_dims = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
-    start = 4 + 4 * num_dims
-    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
-    if num_dims == 0 or len(data) != start + math.prod(shape):
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if num_dims == 0 or len(sizes) != 4 * num_dims or len(data) != size:
         raise DataError(f"{path}: not a whole IDX file of bytes")
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape).copy()
 
 
 def _download(data_dir: Path) -> None:

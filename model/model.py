@@ -92,8 +92,9 @@ class PolynomialRegression(BaseModel):
 def _mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the float32 mean and standard deviation of each column of chunks (N, F) of rows; a constant column has 1.
 
-    In float64 and chunk by chunk, as in Chan, Golub, LeVeque 1979, "Updating Formulae and a Pairwise Algorithm for
-    Computing Sample Variances".
+    So has one whose spread is rounding error beside its mean, or too small for float32 to divide by. In float64 and
+    chunk by chunk, as in Chan, Golub, LeVeque 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+    Variances".
     """
     num_rows, mean, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()  # squares of deviations, summed
     for chunk in chunks:
@@ -104,4 +105,5 @@ def _mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         squares = squares + chunk_var * len(chunk) + delta.square() * (num_rows * len(chunk) / total)
         num_rows = total
     std = (squares / num_rows).sqrt()
-    return mean.float(), torch.where(std > 0, std, 1.0).float()
+    smallest = torch.finfo(torch.float32).tiny + mean.abs() * 2.0**-44  # float32 itself is told apart by 2**-24
+    return mean.float(), torch.where(std > smallest, std, 1.0).float()

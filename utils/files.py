@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def ensure_dir(dirname: str | Path) -> None:
     """Make the directory and its parents where they are missing."""
     Path(dirname).mkdir(parents=True, exist_ok=True)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read. Raises OSError, also for a path with NUL, and a pipe or a device, which may never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "is a pipe or a device, not a file")
+    return open(path, "rb")
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def mapped(tmp_path: Path, num_rows: int = 20) -> MappedBatches:
     """Return the first rows of INPUTS and TARGETS as a table on disk."""
     table = torch.cat([INPUTS, TARGETS.float().unsqueeze(1)], dim=1)[:num_rows]
     np.save(tmp_path / "table.npy", table.numpy())
-    return MappedBatches(tmp_path / "table.npy", "crc")
+    return MappedBatches(tmp_path / "table.npy", f"{zlib.crc32(table.numpy().tobytes()):08x}")
 
 
 @pytest.mark.parametrize("indices", [[7, 0, 7], torch.tensor([7, 0, 7]), [3]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -74,17 +75,23 @@ def test_a_table_is_converted_once_and_again_where_file_or_columns_change(tmp_pa
     first = load(path, cache)
     [table] = tables_in(cache)
     written = table.stat().st_mtime_ns
-    path.rename(tmp_path / "moved.csv")
-    again = load(tmp_path / "moved.csv", cache)
+    again = load(path, cache)
     assert tables_in(cache) == [table]
     assert table.stat().st_mtime_ns == written
     assert again.fingerprint() == first.fingerprint()
-    (tmp_path / "moved.csv").write_text("a,b,y\n" + "1,2,3\n" * 999 + "1,2,4\n")
-    changed = load(tmp_path / "moved.csv", cache)
+    path.write_text("a,b,y\n" + "1,2,3\n" * 999 + "1,2,4\n")
+    changed = load(path, cache)
     assert changed.fingerprint() != first.fingerprint()
     assert changed.dataset.__getitems__([999])[1].item() == 4
-    load(tmp_path / "moved.csv", cache, features=["b"])
+    load(path, cache, features=["b"])
     assert len(tables_in(cache)) == 3
+
+
+def test_a_copy_has_the_fingerprint_of_its_values(tmp_path: Path) -> None:
+    path, cache = tmp_path / "data.csv", tmp_path / "cache"
+    path.write_text("a,b,y\n" + "1,2,3\n" * 1000)
+    shutil.copy2(path, tmp_path / "copy.csv")
+    assert load(path, cache).fingerprint() == load(tmp_path / "copy.csv", cache).fingerprint()
 
 
 def test_what_fits_in_max_memory_makes_no_cache(big: Path, tmp_path: Path) -> None:

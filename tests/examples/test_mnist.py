@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,73 @@ def test_a_truncated_or_wrong_file_is_an_error_that_names_it(
     where = tmp_path if reason == "do not fit MNIST" else tmp_path / name
     assert str(caught.value).startswith(f"{where}: ")
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("name", [IMAGES_NAME, LABELS_NAME])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "cannot be read: is a pipe or a device, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "cannot be read: is a pipe or a device, not a file"),
+        (Path.mkdir, "cannot be read: Is a directory"),
+        (lambda path: path.write_bytes(gzip.compress(IMAGES) + b"junk"), ""),
+        (lambda path: path.write_bytes(b"\0\0\x08\xff" + b"\xff" * 4 * 255), ""),
+        (lambda path: (path.touch(), os.truncate(path, 1 << 36)), ""),
+    ],
+    ids=["pipe", "device", "directory", "junk", "255 dimensions", "64 GiB of NULs"],
+)
+def test_what_is_no_idx_file_is_told_in_one_line(
+    tmp_path: Path, name: str, suffix: str, make: Callable[[Path], object], reason: str
+) -> None:
+    write_files(tmp_path, is_gzip=bool(suffix))
+    path = tmp_path / (name + suffix)
+    path.unlink()
+    make(path)
+    with pytest.raises(DataError) as caught:
+        MnistDataLoader(str(tmp_path), 8, source="mnist")
+    assert str(caught.value).startswith(f"{path}: {reason}")
+    assert str(caught.value).isprintable()
+
+
+def test_a_gzip_file_that_unpacks_to_more_than_it_says_is_told_without_unpacking_all(tmp_path: Path) -> None:
+    write_files(tmp_path, is_gzip=True)
+    part = gzip.compress(bytes(1 << 20))  # a kilobyte
+    (tmp_path / f"{IMAGES_NAME}.gz").write_bytes(gzip.compress(IMAGES) + part * 20_000)  # 20 GB
+    with pytest.raises(DataError, match="not a whole IDX file"):
+        MnistDataLoader(str(tmp_path), 8, source="mnist")
+
+
+def test_an_idx_file_that_says_it_is_huge_is_not_unpacked(tmp_path: Path) -> None:
+    write_files(tmp_path, is_gzip=True)
+    part = gzip.compress(bytes(1 << 20))
+    header = b"\0\0\x08\3" + (20_000 << 20).to_bytes(8, "big") + b"\0\0\0\1"
+    (tmp_path / f"{IMAGES_NAME}.gz").write_bytes(gzip.compress(header) + part * 20_000)
+    with pytest.raises(DataError, match="not a whole IDX file"):
+        MnistDataLoader(str(tmp_path), 8, source="mnist")
+
+
+@pytest.mark.parametrize("source", ["mnist", "auto"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("index", "label"), [(0, 10), (7, 255)])
+def test_a_label_out_of_range_is_told_with_its_sample(
+    tmp_path: Path, source: str, training: bool, index: int, label: int
+) -> None:
+    write_files(tmp_path, is_gzip=False)
+    labels = make_arrays(training)[1]
+    labels[index] = label
+    (tmp_path / FILES[training][1]).write_bytes(idx(labels))
+    with pytest.raises(DataError) as caught:
+        MnistDataLoader(str(tmp_path), 8, training=training, source=source)  # type: ignore[arg-type]
+    expected = f"{tmp_path}: sample {index} of {len(labels)}: its label is {label}; labels are 0 to 9"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("data_dir", ["x" * 5000, "a\0b", "/dev/null"])
+def test_a_data_dir_that_cannot_be_is_told(data_dir: str) -> None:
+    with pytest.raises(DataError) as caught:
+        MnistDataLoader(data_dir, 8, source="mnist")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_flipped_bit_in_a_gzip_file_is_found_by_its_checksum(tmp_path: Path) -> None:

@@ -114,6 +114,47 @@ def test_mlp_adapts_to_more_samples_than_it_reads_at_once() -> None:
     np.testing.assert_allclose(torch.cat([model.feature_std, model.target_std]).numpy(), std, rtol=1e-6)
 
 
+TINY = 2.0**-149  # the smallest float32
+COLUMNS = {
+    "constant": [0.1] * 50,
+    "zero": [0.0] * 50,
+    "large constant": [1.7e9] * 50,
+    "largest constant": [3.4e38] * 50,
+    "tiny constant": [TINY] * 50,
+    "subnormal spread": [TINY * (i % 3) for i in range(50)],
+    "subnormal spread of subnormal numbers": [1e-40 + TINY * i for i in range(50)],
+    "just normal spread": [1e-37 * i for i in range(50)],
+    "one ulp": [1.0 + 2.0**-23 * (i % 2) for i in range(50)],
+    "one ulp in one row": [1.0 + 2.0**-23 * (i == 7) for i in range(50)],
+    "one ulp beside a million": [1e6 + 0.0625 * (i % 2) for i in range(50)],
+    "large": [1e37 * (i - 25) for i in range(50)],
+    "Unix times": [1.7e9 + 128 * i for i in range(50)],
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
+def test_mlp_standardises_any_finite_column_to_finite_numbers_of_its_spread(column: list[float]) -> None:
+    values = torch.tensor(column).unsqueeze(1)
+    model = MLP(1, [])
+    model.adapt(BaseDataLoader(TensorBatches(values, values), 8, True, 0, 0))
+    standardised = (values - model.feature_mean) / model.feature_std
+    assert bool(standardised.isfinite().all())
+    assert bool(model(values).isfinite().all())
+    spread = values.double().std(correction=0).item()
+    if spread > torch.finfo(torch.float32).tiny and len(set(column)) > 1:
+        np.testing.assert_allclose(standardised.double().std(correction=0).item(), 1, rtol=1e-3)
+    else:
+        assert standardised.abs().max().item() < 1e-6 + 1e-6 * abs(column[0])
+        assert model.feature_std.item() == 1
+
+
+def test_mlp_takes_the_rounding_of_a_constants_mean_for_no_spread() -> None:
+    values = torch.full((200_001, 1), 0.1)  # in several chunks, whose means differ in the last bit of float64
+    model = MLP(1, [])
+    model.adapt(BaseDataLoader(TensorBatches(values, values), 8, True, 0, 0))
+    assert (model.feature_std.item(), model.target_std.item()) == (1, 1)
+
+
 def test_mlp_takes_and_gives_the_units_of_the_data() -> None:
     model = MLP(3, [8])
     model.adapt(make_loader())

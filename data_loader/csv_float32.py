@@ -1,0 +1,48 @@
+"""Parsed columns in float32, and the digits that are lost by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data_loader.csv_mistakes import FLOAT32_END
+
+EXACT_END = 2.0**24  # up to here float32 holds all integers; float64 holds them up to 2**53
+MIN_STEPS = 2.0**10  # of float32 between the least and the largest number of a column, or else it warns
+
+Rows = NDArray[np.float32]
+Bounds = NDArray[np.float64]
+"""Of each column (3, columns): the least number times -1, the largest, and the most that float32 moves one by."""
+
+
+def as_rows(table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:
+    """Return the columns in float32. Raises ArrowInvalid where one holds what is not finite in it."""
+    rows = np.empty((table.num_rows, table.num_columns), dtype=np.float32)
+    bounds = np.full((3, table.num_columns), -np.inf)
+    for i, column in enumerate(table.columns if table.num_rows else []):
+        values = column.to_numpy(zero_copy_only=False)
+        low, high = float(values.min()), float(values.max())
+        largest = max(-low, high)
+        if not largest < FLOAT32_END:
+            raise pa.ArrowInvalid("holds what is not a finite number")
+        rows[:, i] = values
+        lost = 0.0
+        if largest > EXACT_END or largest / EXACT_END * MIN_STEPS > high - low:  # else float32 is fine enough
+            lost = float(np.abs(values - rows[:, i]).max())
+        if largest >= 2.0**53:
+            lost = max(lost, float(np.spacing(largest)) / 2)
+        bounds[:, i] = -low, high, lost
+    return rows, bounds
+
+
+def lost_digits(columns: list[str], bounds: Bounds) -> Iterator[str]:
+    """Yield a warning for each column whose large integers, or whose differences, float32 does not hold."""
+    for name, low, high, lost in zip(columns, -bounds[0], bounds[1], bounds[2]):
+        if lost > 0 and (max(-low, high) > EXACT_END or lost * MIN_STEPS > high - low > 0):
+            yield (
+                f"column {name!r}: its numbers, from {low:.15g} to {high:.15g}, are moved by up to {lost:.3g} in "
+                f"float32; subtract an origin from them, or name the features without it"
+            )
