@@ -1,6 +1,7 @@
 """The abstract classes that a project subclasses, and what their trainers are made of."""
 
-from base.base_data_loader import BaseDataLoader, Microbatch, counted
+from base.bad_label import name_samples
+from base.base_data_loader import BaseDataLoader, Microbatch, counted, first_samples
 from base.base_model import BaseModel, param_groups, prepare_model
 from base.base_trainer import BaseTrainer
 from base.datasets import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
@@ -20,6 +21,8 @@ __all__ = [
     "TensorBatches",
     "Weight",
     "counted",
+    "first_samples",
+    "name_samples",
     "loss_denominator",
     "param_groups",
     "prepare_model",

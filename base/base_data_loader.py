@@ -147,10 +147,10 @@ class BaseDataLoader(DataLoader[Any]):
     def step_indices(
         self, epoch: int, step: int, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
     ) -> list[int]:
-        """Return the dataset indices of the samples of one optimizer step, without reading them."""
+        """Return the dataset indices of the samples of one optimizer step, without reading them; [] after the last."""
         batches = partial(self.batch_sampler.batches, seed)
         steps = epoch_steps(batches, len(self), epoch, step, len_epoch, grad_accum_steps)
-        return [index for batch in next(steps) for index in batch.tolist()]
+        return [index for batch in next(steps, []) for index in batch.tolist()]
 
     def num_steps(self, grad_accum_steps: int = 1) -> int:
         """Return the number of optimizer steps in one pass over the data."""
@@ -194,8 +194,7 @@ class BaseDataLoader(DataLoader[Any]):
 
     def peek(self, num_samples: int, start: int = 0) -> Microbatch:
         """Return a batch of a few training samples, by default the first ones, read in this process."""
-        indices = self.train_indices()[start : start + num_samples]
-        return Microbatch(self.collate_fn(self.dataset.__getitems__(indices)), len(indices))
+        return first_samples(self, num_samples, start)
 
     def place(self, device: torch.device, is_resident: bool | Literal["auto"] = "auto") -> bool:
         """Keep the dataset on `device`; or else pin its batches, so that copying does not hold up computing.
@@ -298,6 +297,17 @@ def _size(samples: Any) -> int:
 
 def _batched(dataset: Dataset[Any]) -> BatchDataset:
     return dataset if isinstance(dataset, BatchDataset) else SeededSamples(dataset)
+
+
+def read_batch(loader: Any, indices: Tensor) -> Any:
+    """Return the batch of the samples `indices`, (N,) int64, of a loader as here, read in this process."""
+    return loader.collate_fn(loader.dataset.__getitems__(indices))
+
+
+def first_samples(loader: DataLoader[Any], num_samples: int, start: int = 0) -> Microbatch:
+    """Return a batch of a few samples of a loader as here, or of one that it has split off, by default the first."""
+    indices: Tensor = loader.batch_sampler.indices[start : start + num_samples]  # type: ignore[union-attr]
+    return Microbatch(read_batch(loader, indices), len(indices))
 
 
 def counted(loader: DataLoader[Any]) -> Iterator[Microbatch]:

@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from base.monitor import Monitor
 from base.plain_loop import PlainLoop
 from base.resume import check_exactness, parts_of, restore
 from checkpoint.environment import describe_environment
-from checkpoint.file import load_checkpoint
+from checkpoint.file import LATEST, load_checkpoint
 from checkpoint.run_dir import set_aside_later
 from checkpoint.run_lock import locked
 from checkpoint.run_status import State, status_reported
@@ -118,6 +118,7 @@ class BaseTrainer(ABC):
                 status_reported(run_dir, self.position, self._final_state),
                 RunLog(run_dir, self.writer, log_sizes) as self.run_log,
                 CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
+                self._nothing_to_resume_before_the_first_step(),
             ):
                 self._log_start()
                 if self.config.resume is None:
@@ -136,6 +137,17 @@ class BaseTrainer(ABC):
                     loader_args = self.config["data_loader"].get("args", {})
                     raise OutOfMemoryError(memory_advice(error, self.device, loader_args)) from error
                 self._log_end()
+
+    @contextmanager
+    def _nothing_to_resume_before_the_first_step(self) -> Iterator[None]:
+        """Where a new run fails before its first step, delete its initial checkpoint: it would fail there again."""
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, Stopped) and self.config.resume is None and self.position.global_step == 0:
+                with suppress(OSError):  # the disk may be what failed
+                    (self.checkpoint_dir / LATEST).unlink(missing_ok=True)
+            raise
 
     @property
     def checkpoint_dir(self) -> Path:

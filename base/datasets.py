@@ -68,6 +68,10 @@ class BatchDataset(Dataset[Any], ABC):
         """Return how much memory `to` takes on the device; None where the dataset cannot be there."""
         return None
 
+    def held_targets(self) -> Tensor | None:
+        """Return the targets of all samples, (N, ...), where they are integers held in memory; labels are checked."""
+        return None
+
 
 class TensorBatches(BatchDataset):
     """Inputs (N, ...) and targets (N, ...) held in memory; a batch is one indexing operation."""
@@ -103,6 +107,10 @@ class TensorBatches(BatchDataset):
     def num_bytes(self) -> int:
         """Return the size of inputs and targets."""
         return self.inputs.nbytes + self.targets.nbytes
+
+    def held_targets(self) -> Tensor | None:
+        """Return the targets, unless they are no labels."""
+        return None if self.targets.is_floating_point() else self.targets
 
 
 class AugmentedBatches(BatchDataset):
@@ -142,6 +150,10 @@ class AugmentedBatches(BatchDataset):
     def num_bytes(self) -> int | None:
         """Return how much memory the dataset takes."""
         return self.dataset.num_bytes()
+
+    def held_targets(self) -> Tensor | None:
+        """Return those of the dataset."""
+        return self.dataset.held_targets()
 
 
 class MappedBatches(BatchDataset):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader
 
+from base.bad_label import raise_if_label
 from base.base_data_loader import BaseDataLoader
 from base.sampling import EpochBatchSampler
 from utils.annotations import OF_THE_LOOP
@@ -90,9 +91,10 @@ class PlainLoop:
             self.can_be_saved = self._has_own_count
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             if "DataLoader worker" in str(error):  # Ctrl-C ends spawned workers too, before the loop has looked at it
                 trainer._stop_if_asked()
+            raise_if_label(error, trainer)
             raise
         self._move_on()
         trainer.writer.first_step = 0

@@ -86,6 +86,8 @@ class PolynomialRegression(BaseModel):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, 1) float -> (N, 1)."""
+        if features.shape[1] != 1:  # as many features as coefficients would pass for powers of one
+            raise ConfigError(f"arch: PolynomialRegression takes one feature, but the data has {features.shape[1]}")
         return (features**self.exponents) @ self.coefficients.unsqueeze(1)
 
 

@@ -1,8 +1,9 @@
 """What is checked, tried and measured with the built objects, before a run begins."""
 
 from preflight.batch_size import choose_batch_size
-from preflight.checks import check_batch, check_run
+from preflight.checks import check_run
 from preflight.means import warn_of_wrong_means
 from preflight.rehearsal import rehearse
+from preflight.trial import check_batch
 
 __all__ = ["check_batch", "check_run", "choose_batch_size", "rehearse", "warn_of_wrong_means"]

@@ -1,24 +1,24 @@
-"""What can be checked only with model, data and optimizer built, and before anything is written."""
+"""What can be checked only with model, data and optimizer built, and needs no batch."""
 
 from __future__ import annotations
 
-import traceback
+import math
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from utils import ConfigError, MetricTracker
+from utils import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+MAX_TRIED_STEPS = 2000  # of a schedule: 0.1 s at most
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # of torch.compile, with CUDA graphs
 
 
 def check_run(trainer: Any) -> None:
-    """Raise ConfigError where monitor, scheduler or CUDA graph do not fit what this run gives.
+    """Raise ConfigError where optimizer, scheduler or CUDA graph do not fit what this run is.
 
     `trainer` is a Trainer of trainer/trainer.py.
     """
@@ -31,54 +31,12 @@ def check_run(trainer: Any) -> None:
             raise ConfigError(f"lr_scheduler.args.mode: {scheduler.mode!r}, but the value to follow is {followed!r}")
     if isinstance(scheduler, OneCycleLR | LambdaLR):
         _check_schedule_lasts(trainer, scheduler)
+    _try_optimizer(trainer)
     mode = trainer.options.compile and trainer.options.compile.mode
     if mode in GRAPH_MODES and trainer.options.grad_accum_steps > 1:  # one microbatch would overwrite another's
         raise ConfigError(f"trainer.compile.mode: {mode} does not go with grad_accum_steps; give default")
     if trainer.options.cuda_graph:
         _check_graph(trainer)
-
-
-@torch.no_grad()
-def check_batch(trainer: Any, run: Callable[[], Any]) -> None:
-    """Raise ConfigError where loss or metrics refuse what the model gives for a batch, or give no number.
-
-    `run` returns loss, outputs and targets of a batch, with the model in eval mode.
-    """
-    metrics = MetricTracker("loss", metric_ftns=trainer.metric_ftns, device=trainer.device)
-    # Compiling would take longer than this saves; some metrics warn of a single batch.
-    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            result = run()
-            if result.loss.numel() != 1:
-                raise ConfigError(f"loss: gives {list(result.loss.shape)} for a batch; the mean over it is wanted")
-            metrics.update("loss", result.loss, n=1)
-            metrics.update_metrics(result.outputs, result.targets, n=1)
-            names = [*metrics.result(), *trainer.options.LOGGED]
-        except ConfigError:
-            raise
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # of the model, of torch's losses and torchmetrics, which check shapes and dtypes
-            raise ConfigError(_where(error)) from error
-    _check_monitor(trainer, names)
-
-
-def _check_monitor(trainer: Any, names: list[str]) -> None:
-    """Raise ConfigError where the monitored value is none of those that an epoch of this run gives."""
-    if trainer.valid_data_loader is not None:
-        names = names + [f"val_{name}" for name in names]
-    if trainer.monitor.is_on and trainer.monitor.metric not in names:
-        raise ConfigError(f"trainer.monitor: no {trainer.monitor.metric!r} in this run; allowed: {', '.join(names)}")
-
-
-def _where(error: Exception) -> str:
-    """Return what a batch failed at, and in which line of the project."""
-    text = (str(error).splitlines() or [""])[0] or type(error).__name__
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ROOT)]
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
-    where = f" ({Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno})" if own else ""
-    return f"loss or metrics do not take what the model gives, or the model not the batch: {text}{where}"
 
 
 def _check_graph(trainer: Any) -> None:
@@ -111,3 +69,46 @@ def _check_schedule_lasts(trainer: Any, scheduler: OneCycleLR | LambdaLR) -> Non
             function(num_steps)
         except (ValueError, ArithmeticError) as error:
             raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
+
+
+def _try_optimizer(trainer: Any) -> None:
+    """Raise ConfigError where the optimizer cannot make a step on the device, or the schedule none of the run's.
+
+    Both are built again on stand-ins, so that those of the run stay as they are.
+    """
+    groups = [_stand_in(group) for group in trainer.optimizer.param_groups]
+    optimizer = trainer.config.init_obj("optimizer", params=groups)
+    if type(optimizer) is not type(trainer.optimizer):  # one that the project makes itself
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            optimizer.step()
+        except (AssertionError, RuntimeError) as error:
+            if "dense gradients" not in str(error):  # of an optimizer for sparse ones
+                text = f"{type(optimizer).__name__} fails with them on {trainer.device}: {str(error).splitlines()[0]}"
+                raise ConfigError(f"optimizer.args: {text}") from None
+        scheduler = trainer.config.init_obj("lr_scheduler", optimizer=optimizer)
+        if trainer.scheduler_interval == "step" and type(scheduler) is type(trainer.lr_scheduler):
+            _try_schedule(scheduler, trainer.epochs * trainer.num_steps)
+
+
+def _stand_in(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group of an optimizer, as before its schedule began, with a small parameter instead of its own."""
+    parameter = nn.Parameter(next(iter(group["params"]), torch.zeros(())).new_zeros(2, 2))
+    parameter.grad = torch.zeros_like(parameter)
+    options = {key: value for key, value in group.items() if key not in ("params", "param_names", "initial_lr")}
+    return deepcopy({**options, "lr": group.get("initial_lr", group["lr"])}) | {"params": [parameter]}
+
+
+def _try_schedule(scheduler: LRScheduler, num_steps: int) -> None:
+    """Raise ConfigError where a step of the schedule, of the first ones, fails or gives no learning rate."""
+    name = type(scheduler).__name__
+    for step in range(1, min(num_steps, MAX_TRIED_STEPS) + 1):
+        try:
+            scheduler.step()
+        except Exception as error:
+            raise ConfigError(f"lr_scheduler.args: {name} fails at step {step} of {num_steps}: {error}") from None
+        for rate in (float(group["lr"]) for group in scheduler.optimizer.param_groups):
+            if not 0 <= rate < math.inf:
+                raise ConfigError(f"lr_scheduler.args: {name} gives the learning rate {rate} at step {step}")

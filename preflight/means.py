@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from preflight.trial import nothing_kept
 from utils import MetricTracker
 
 SIZES = (3, 5)
@@ -28,7 +29,7 @@ def warn_of_wrong_means(trainer: Any, evaluate: Callable[..., dict[str, float]])
         return evaluate(trainer.model, trainer.criterion, microbatches, metrics, trainer.device)
 
     try:
-        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        with nothing_kept(trainer), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             whole, again = (measured(peek(first + second)) for _ in range(2))
             parts = measured(peek(first), peek(second, start=first))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
 from base import BaseTrainer
+from preflight.shape_watch import ShapeWatch
 from utils.device import peak_memory
 from utils.nested import describe
 
@@ -47,7 +49,9 @@ def rehearse(trainer: BaseTrainer) -> list[str]:
     trainer.loop.warn_of_what_is_ignored()
     with TemporaryDirectory() as folder:  # for loops that write files of their own into the run directory
         trainer.config.save_dir = Path(folder)
-        run_few_steps(trainer, 1)  # warms up
+        is_watched = type(trainer)._preflight is BaseTrainer._preflight and not trainer.options.compile
+        with ShapeWatch(trainer.logger) if is_watched else nullcontext():  # of a plain loop, this is the first batch
+            run_few_steps(trainer, 1)  # warms up
         first_s = run_few_steps(trainer, 1)
         step_s = max(0.0, run_few_steps(trainer, limit) - first_s) / (limit - 1)
     return [*_data_lines(trainer), *_cost_lines(trainer, step_s)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -41,9 +42,10 @@ def lay_out(
         return False
     model.to(memory_format=torch.channels_last)
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             try_forward() if is_tried else None
-    except RuntimeError:
+    except Exception:  # what is wrong in either layout, the preflight tells
         model.to(memory_format=torch.contiguous_format)
         return False
     return True

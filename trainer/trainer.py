@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from base import BaseDataLoader, BaseTrainer, FiniteWatch, Microbatch, counted, weighted
+from base import BaseDataLoader, BaseTrainer, FiniteWatch, Microbatch, counted, first_samples, name_samples, weighted
 from logger import heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run, warn_of_wrong_means
@@ -199,8 +199,7 @@ class Trainer(BaseTrainer):
         indices = self.data_loader.step_indices(step.epoch, step.step_in_epoch, **self._step_options)
         raise NonFiniteError(
             f"epoch {step.epoch}, step {step.step_in_epoch} (global step {step.global_step}): {reason}; "
-            f"lr {step.lr:.4g}; samples {str(indices[:16])[1:-1]}{', …' if len(indices) > 16 else ''} of the dataset; "
-            f"the last checkpoint in {self.checkpoint_dir} is from before"
+            f"lr {step.lr:.4g}; {name_samples(indices)}; the last checkpoint in {self.checkpoint_dir} is from before"
         )
 
     def _preflight(self) -> None:
@@ -213,12 +212,12 @@ class Trainer(BaseTrainer):
         check_batch(self, self._try_batch)
         warn_of_wrong_means(self, evaluate)
 
-    @torch.no_grad()
-    def _try_batch(self, size: int = 8) -> BatchResult:
-        """Return loss, outputs and targets of a few samples, with the model in eval mode."""
-        self.model.eval()
-        [(batch, _)] = self._on_device([self.data_loader.peek(size)])
-        return run_batch(self.model, self.criterion, batch)
+    def _try_batch(self, size: int = 8, loader: Any = None, is_training: bool = False) -> BatchResult:
+        """Return loss, outputs and targets of the first samples of a loader, as a step or a validation has them."""
+        self.model.train(is_training)
+        [(batch, _)] = self._on_device([first_samples(loader or self.data_loader, size)])
+        with torch.set_grad_enabled(is_training), self.autocast if is_training else nullcontext():
+            return run_batch(self.model, self.criterion, batch)
 
     def _log_samples(self) -> None:
         """Show a grid of input images, where the first tensor of a batch is one: (N, 1 or 3, H, W)."""

@@ -26,6 +26,7 @@ from base import (
     Microbatch,
     TensorBatches,
     counted,
+    first_samples,
     param_groups,
     prepare_model,
 )
@@ -349,11 +350,12 @@ class ToyTrainer(BaseTrainer):
         check_run(self)
         check_batch(self, self._try_batch)
 
-    def _try_batch(self) -> Result:
-        self.model.eval()
-        inputs, targets = self.data_loader.peek(8).batch
-        outputs = self.model(inputs)
-        return Result(self.criterion(outputs, targets), outputs, targets)
+    def _try_batch(self, size: int, loader: Any, is_training: bool) -> Result:
+        self.model.train(is_training)
+        inputs, targets = first_samples(loader, size).batch
+        with torch.set_grad_enabled(is_training):
+            outputs = self.model(inputs)
+            return Result(self.criterion(outputs, targets), outputs, targets)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         self.model.train()

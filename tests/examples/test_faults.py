@@ -375,6 +375,7 @@ def poison_loss(monkeypatch: pytest.MonkeyPatch, calls: range, what: str) -> Non
         return loss * float("nan") if what == "loss" else loss + (outputs.sum() * 0).abs().sqrt()
 
     monkeypatch.setattr(F, "nll_loss", poisoned)
+    monkeypatch.setattr("trainer.trainer.check_batch", lambda *_: None)  # which trains too, and would count
 
 
 NAN = [(what, at_step) for what in ("loss", "gradient") for at_step in (0, 3, 6, 9, 16)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from model.loss import cross_entropy, mse_loss, nll_loss
+from utils import ConfigError
 
 LOGITS = torch.randn(16, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.arange(16) % 5
@@ -43,6 +45,18 @@ def test_loss_and_its_gradient_equal_the_formulas(name: str) -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_mse_warns_of_shapes_that_would_broadcast() -> None:
-    with pytest.warns(UserWarning, match="target size"):
-        mse_loss(torch.zeros(4, 1), torch.zeros(4))
+@pytest.mark.parametrize(
+    ("loss", "outputs", "targets"),
+    [
+        (mse_loss, torch.zeros(4, 1), torch.zeros(4)),
+        (mse_loss, torch.zeros(4, 4), torch.zeros(4)),
+        (cross_entropy, torch.zeros(4, 1), torch.zeros(4, 1)),
+        (cross_entropy, torch.zeros(4, 1), torch.zeros(4).long()),
+        (nll_loss, torch.zeros(4, 1), torch.zeros(4).long()),
+    ],
+)
+def test_shapes_that_torch_takes_for_something_else_are_refused(loss: Any, outputs: Tensor, targets: Tensor) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loss(outputs, targets)
+    shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)}"
+    assert str(caught.value).startswith(f"loss: {loss.__name__} gets {shapes}; wanted: ")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy
 
 from model.metric import accuracy, top_k_acc
+from utils import ConfigError
 
 
 @pytest.mark.parametrize("num_classes", [4, 10])
@@ -22,6 +25,25 @@ def test_accuracies_equal_those_of_torchmetrics(num_classes: int, num_samples: i
         assert torch.equal(accuracy(scores, labels), expected)
     if k == num_classes:
         assert expected == 1
+
+
+@pytest.mark.parametrize("metric", [accuracy, top_k_acc])
+@pytest.mark.parametrize(
+    ("outputs", "targets"),
+    [
+        (torch.zeros(4, 1), torch.zeros(4, 1)),
+        (torch.zeros(4, 1), torch.zeros(4)),
+        (torch.zeros(4, 1), torch.zeros(4).long()),
+        (torch.zeros(4), torch.zeros(4).long()),
+        (torch.zeros(4, 5), torch.zeros(4, 1).long()),
+        (torch.zeros(4, 5), torch.zeros(4, 5)),
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused(metric: Any, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+    with pytest.raises(ConfigError) as caught:
+        metric(outputs, targets)
+    shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)}"
+    assert str(caught.value).startswith(f"metrics: {metric.__name__} gets {shapes}; wanted: scores (N, C)")
 
 
 def test_top_k_counts_three_by_default() -> None:
