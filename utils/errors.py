@@ -64,6 +64,16 @@ class Stopped(UserError):
         self.exit_code = exit_code
 
 
+def printable(text: object, kept: str = "", length: int = 200) -> str:
+    r"""Return `text`, at most so long, with what a terminal would obey, or read in another direction, as "\x1b".
+
+    For names and values that come from a file; the characters of `kept` stay.
+    """
+    text = str(text)
+    text = text if len(text) <= length else f"{text[:length]}…"
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def writing_to(directory: object) -> Iterator[None]:
     """Turn an OSError inside into a RunDirError that names the directory and the reason."""
@@ -90,7 +100,7 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable(error, kept="\n\t", length=100_000), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before training began, or a second time during it
         sys.exit(130)

@@ -1,0 +1,158 @@
+"""Whether a saved state is one that a part of this run could have; torch checks little of it, its kernels nothing."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from functools import cache
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+MAX_FLOAT = torch.finfo(torch.float32).max
+MAX_INT = 2**31 - 1
+MAX_DIMS, MAX_ELEMENTS = 3, 1_000_000  # of a sum that is a scalar until its first update
+EXACT_FLOATS = (torch.float32, torch.float64)
+
+
+def check_like(saved: Any, own: Any, name: str, may_have_more: bool = False) -> None:
+    """Raise ValueError, which names the place, unless `saved` is as `own`, the state of a part of this run.
+
+    Dicts have the same keys, or with `may_have_more` at least those; lists the same length, and those of tensors any;
+    tensors the same dtype and shape; numbers are finite, and not negative where this run's is not; texts are equal.
+    """
+    if isinstance(own, dict):
+        if (
+            not isinstance(saved, dict)
+            or own.keys() - saved.keys()
+            or (saved.keys() != own.keys() and not may_have_more)
+        ):
+            raise ValueError(f"{name} has other keys than this run's")
+        for key, value in own.items():
+            check_like(saved[key], value, f"{name}.{key}", may_have_more)
+    elif isinstance(own, list | tuple):
+        is_like = isinstance(saved, list | tuple)
+        if is_like and all(isinstance(value, Tensor) for value in own):
+            is_like = all(isinstance(value, Tensor) for value in saved)
+        elif is_like and len(saved) == len(own):
+            for index, (value, wanted) in enumerate(zip(saved, own)):
+                # A learning rate that the config gives as an integer does not stay one.
+                check_like(value, float(wanted) if type(wanted) is int else wanted, f"{name}.{index}", may_have_more)
+        else:
+            is_like = False
+        if not is_like:
+            raise ValueError(f"{name} is not the list that it is in this run")
+    elif isinstance(own, Tensor):
+        _check_tensor(saved, own, name)
+    elif isinstance(own, int | float) and not isinstance(own, bool):
+        _check_number(saved, own, name)
+    elif type(saved) is not type(own) or (isinstance(own, str) and saved != own):
+        raise ValueError(f"{name} is {saved!r:.40}, in this run {own!r:.40}")
+
+
+def _check_tensor(saved: Any, own: Tensor, name: str) -> None:
+    if not isinstance(saved, Tensor):
+        raise ValueError(f"{name} is a {type(saved).__name__}, not a tensor")
+    is_grown = own.ndim == 0 and saved.ndim <= MAX_DIMS and saved.numel() <= MAX_ELEMENTS
+    if saved.shape != own.shape and not is_grown:
+        raise ValueError(f"{name} is {list(saved.shape)}, in this run {list(own.shape)}")
+    if saved.dtype != own.dtype and not (saved.dtype in EXACT_FLOATS and own.dtype in EXACT_FLOATS):
+        raise ValueError(f"{name} is {saved.dtype}, in this run {own.dtype}")
+
+
+def _check_number(saved: Any, own: float, name: str) -> None:
+    if type(saved) not in (int, float) or (isinstance(own, int) and not isinstance(saved, int)):
+        raise ValueError(f"{name} is {saved!r:.40}, in this run {own!r}")
+    is_any_float = math.isinf(own) or name.endswith(".best")  # a value of the data, and none yet
+    largest = MAX_INT if isinstance(saved, int) else math.inf if is_any_float else MAX_FLOAT
+    smallest = -largest if own < 0 or is_any_float else 0
+    if not smallest <= saved <= max(largest, own):  # NaN is neither
+        raise ValueError(f"{name} is {saved!r:.40}")
+
+
+def check_schedule(scheduler: LRScheduler) -> None:
+    """Raise what `scheduler` raises at the place where it is: a period of 0, say, or a step after its last."""
+    if not hasattr(scheduler, "_schedulers") and type(scheduler).get_lr is not LRScheduler.get_lr:
+        scheduler._get_lr_called_within_step = True
+        scheduler.get_lr()
+        scheduler._get_lr_called_within_step = False
+
+
+def fitted_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the saved state of an optimizer, each tensor laid out in memory as its parameter is.
+
+    Fused kernels go through memory as it lies, whatever strides say. Raises ValueError where the state is none that
+    this optimizer could have. What is not of torch.optim may have values and options that come only with time.
+    """
+    is_torchs = type(optimizer).__module__.startswith("torch.optim.")
+    groups, saved_groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
+    if [group["params"] for group in groups] != [group["params"] for group in saved_groups]:
+        raise ValueError("it is of other parameters")
+    for index, (own, group) in enumerate(zip(groups, saved_groups)):
+        own = {key: float(value) if type(value) is int else value for key, value in own.items() if key != "params"}
+        check_like({key: group[key] for key in group if key != "params"}, own, f"group {index}", not is_torchs)
+        flags = [key for key, value in own.items() if isinstance(value, bool) and value is not group[key] and is_torchs]
+        if flags:
+            raise ValueError(f"{flags[0]} is {group[flags[0]]}")
+
+    @cache
+    def fresh(index: int, ndim: int, dtype: torch.dtype, device: torch.device) -> tuple[bool, dict[str, Any]]:
+        try:
+            return _state_of_stand_in(optimizer, saved_groups[index], ndim, dtype, device)
+        except Exception:
+            if is_torchs:  # it checks its options
+                raise
+            return False, {}
+
+    state: dict[int, Any] = {}
+    ids = chain.from_iterable(group["params"] for group in groups)
+    for index, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            number = next(ids)
+            values = saved["state"].get(number, {})
+            has_at_once, wanted = fresh(index, parameter.ndim, parameter.dtype, parameter.device)
+            if is_torchs and (values or has_at_once) and values.keys() != wanted.keys():
+                raise ValueError(f"the state of parameter {number} has other keys than {', '.join(wanted)}")
+            if number in saved["state"]:
+                state[number] = {
+                    key: _fitted(value, wanted.get(key), parameter, f"{key} of parameter {number}", is_torchs)
+                    for key, value in values.items()
+                }
+    if saved["state"].keys() != state.keys():
+        raise ValueError("it has a state of parameters that this run has not")
+    return saved | {"state": state}
+
+
+def _state_of_stand_in(
+    optimizer: Optimizer, group: dict[str, Any], ndim: int, dtype: torch.dtype, device: torch.device
+) -> tuple[bool, dict[str, Any]]:
+    """Return the state that one step gives a small parameter, and whether it has one before; torch tells no other way.
+
+    The sizes of the parameter are 2, 3, 4 and so on, so that those of the state tell which is which.
+    """
+    stand_in = nn.Parameter(torch.zeros(tuple(range(2, 2 + ndim)), dtype=dtype, device=device))
+    stand_in.grad = torch.zeros_like(stand_in)
+    names = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
+    twin = type(optimizer)([stand_in], **{key: value for key, value in group.items() if key in names})
+    has_at_once = bool(twin.state)
+    twin.step()
+    return has_at_once, dict(twin.state[stand_in])
+
+
+def _fitted(value: Any, wanted: Any, parameter: Tensor, name: str, is_torchs: bool) -> Any:
+    """Return `value` of a parameter's state in the layout of the parameter, checked against that of the stand-in."""
+    if isinstance(wanted, Tensor) and (is_torchs or wanted.shape == tuple(range(2, 2 + parameter.ndim))):
+        sizes = {1: 1, **dict(enumerate(parameter.shape, start=2))}
+        shape = [sizes[size] for size in wanted.shape]
+        if not isinstance(value, Tensor) or (list(value.shape), value.dtype) != (shape, wanted.dtype):
+            found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.40}"
+            raise ValueError(f"{name} is {found}, not {wanted.dtype} {shape}")
+        if value.ndim == 0 and parameter.ndim > 0 and not 0 <= value.item() < math.inf:
+            raise ValueError(f"{name} is {value.item()}")
+    if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    return value
