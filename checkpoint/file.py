@@ -14,6 +14,7 @@ import math
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     _check_globals(_stored_pickle(data, path), path)
     try:
         # weights_only=True is said here, not left to the default, which an environment variable can turn off.
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd pickle
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a crafted pickle makes torch raise
         raise CheckpointError(f"{path}: refused: it is not plain data ({type(error).__name__})") from None
     version = state.get("format") if isinstance(state, dict) else None

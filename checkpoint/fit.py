@@ -85,74 +85,86 @@ def check_schedule(scheduler: LRScheduler) -> None:
 def fitted_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
     """Return the saved state of an optimizer, each tensor laid out in memory as its parameter is.
 
-    Fused kernels go through memory as it lies, whatever strides say. Raises ValueError where the state is none that
-    this optimizer could have. What is not of torch.optim may have values and options that come only with time.
+    Fused kernels go through memory as it lies, whatever strides say. Raises ValueError, or what the optimizer raises,
+    where the state is none that it could have. What is not of torch may have values and options that come with time.
     """
-    is_torchs = type(optimizer).__module__.startswith("torch.optim.")
-    groups, saved_groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
-    if [group["params"] for group in groups] != [group["params"] for group in saved_groups]:
-        raise ValueError("it is of other parameters")
-    for index, (own, group) in enumerate(zip(groups, saved_groups)):
-        own = {key: float(value) if type(value) is int else value for key, value in own.items() if key != "params"}
-        check_like({key: group[key] for key in group if key != "params"}, own, f"group {index}", not is_torchs)
-        flags = [key for key, value in own.items() if isinstance(value, bool) and value is not group[key] and is_torchs]
-        if flags:
-            raise ValueError(f"{flags[0]} is {group[flags[0]]}")
+    groups, saved_groups, states = optimizer.state_dict()["param_groups"], saved["param_groups"], saved["state"]
+    _check_options(saved_groups, groups, _is_torchs(optimizer))
 
     @cache
-    def fresh(index: int, ndim: int, dtype: torch.dtype, device: torch.device) -> tuple[bool, dict[str, Any]]:
+    def fresh(group: int, ndim: int, dtype: torch.dtype, device: torch.device) -> tuple[dict[str, Any], bool]:
+        stand_in = torch.zeros(_sizes(ndim), dtype=dtype, device=device)
         try:
-            return _state_of_stand_in(optimizer, saved_groups[index], ndim, dtype, device)
-        except Exception:
-            if is_torchs:  # it checks its options
-                raise
-            return False, {}
+            _first_state(optimizer, stand_in, groups[group])
+        except Exception:  # it needs a closure, say, or arguments that it does not keep
+            return {}, False
+        return _first_state(optimizer, stand_in, saved_groups[group])  # whose options it checks
 
-    state: dict[int, Any] = {}
-    ids = chain.from_iterable(group["params"] for group in groups)
+    fitted: dict[int, Any] = {}
+    numbers = chain.from_iterable(group["params"] for group in groups)
     for index, group in enumerate(optimizer.param_groups):
-        for parameter in group["params"]:
-            number = next(ids)
-            values = saved["state"].get(number, {})
-            has_at_once, wanted = fresh(index, parameter.ndim, parameter.dtype, parameter.device)
-            if is_torchs and (values or has_at_once) and values.keys() != wanted.keys():
-                raise ValueError(f"the state of parameter {number} has other keys than {', '.join(wanted)}")
-            if number in saved["state"]:
-                state[number] = {
-                    key: _fitted(value, wanted.get(key), parameter, f"{key} of parameter {number}", is_torchs)
-                    for key, value in values.items()
-                }
-    if saved["state"].keys() != state.keys():
+        for parameter, number in zip(group["params"], numbers):  # in this order: `numbers` goes on
+            wanted, has_at_once = fresh(index, parameter.ndim, parameter.dtype, parameter.device)
+            if number not in states and not has_at_once:  # a parameter that has not been used yet
+                continue
+            values, name = states.get(number, {}), f"of parameter {number}"
+            if wanted and _is_torchs(optimizer) and values.keys() != wanted.keys():
+                raise ValueError(f"the state {name} has other keys than {', '.join(wanted)}")
+            for key in values.keys() & wanted.keys():
+                _check_value(values[key], wanted[key], parameter, f"{key} {name}", _is_torchs(optimizer))
+            fitted[number] = {key: _laid_out(value, parameter) for key, value in values.items()}
+    if states.keys() != fitted.keys():
         raise ValueError("it has a state of parameters that this run has not")
-    return saved | {"state": state}
+    return saved | {"state": fitted}
 
 
-def _state_of_stand_in(
-    optimizer: Optimizer, group: dict[str, Any], ndim: int, dtype: torch.dtype, device: torch.device
-) -> tuple[bool, dict[str, Any]]:
-    """Return the state that one step gives a small parameter, and whether it has one before; torch tells no other way.
+def _is_torchs(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.partition(".")[0] == "torch"
 
-    The sizes of the parameter are 2, 3, 4 and so on, so that those of the state tell which is which.
-    """
-    stand_in = nn.Parameter(torch.zeros(tuple(range(2, 2 + ndim)), dtype=dtype, device=device))
-    stand_in.grad = torch.zeros_like(stand_in)
+
+def _sizes(ndim: int) -> tuple[int, ...]:
+    """Return the sizes of a stand-in, all different, so that those of its state tell which is which."""
+    return tuple(range(2, 2 + ndim))
+
+
+def _check_options(saved: list[dict[str, Any]], own: list[dict[str, Any]], is_torchs: bool) -> None:
+    """Raise ValueError unless saved groups have the parameters of this run's, and options of the same kind."""
+    if [group["params"] for group in saved] != [group["params"] for group in own]:
+        raise ValueError("it is of other parameters")
+    for index, (group, wanted) in enumerate(zip(saved, own)):
+        wanted = {key: float(value) if type(value) is int else value for key, value in wanted.items()}
+        for flag in (key for key, value in wanted.items() if isinstance(value, bool) and is_torchs):
+            if group[flag] is not wanted[flag]:
+                raise ValueError(f"{flag} is {group[flag]!r:.40}, in this run {wanted[flag]}")
+        without_params = [{key: value for key, value in g.items() if key != "params"} for g in (group, wanted)]
+        check_like(*without_params, f"group {index}", may_have_more=not is_torchs)
+
+
+def _first_state(optimizer: Optimizer, stand_in: Tensor, group: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the state that one step gives a parameter, and whether it has one before; torch offers no other way."""
+    parameter = nn.Parameter(stand_in)
+    parameter.grad = torch.zeros_like(parameter)
     names = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
-    twin = type(optimizer)([stand_in], **{key: value for key, value in group.items() if key in names})
+    twin = type(optimizer)([parameter], **{key: value for key, value in group.items() if key in names})
     has_at_once = bool(twin.state)
     twin.step()
-    return has_at_once, dict(twin.state[stand_in])
+    return dict(twin.state[parameter]), has_at_once
 
 
-def _fitted(value: Any, wanted: Any, parameter: Tensor, name: str, is_torchs: bool) -> Any:
-    """Return `value` of a parameter's state in the layout of the parameter, checked against that of the stand-in."""
-    if isinstance(wanted, Tensor) and (is_torchs or wanted.shape == tuple(range(2, 2 + parameter.ndim))):
-        sizes = {1: 1, **dict(enumerate(parameter.shape, start=2))}
-        shape = [sizes[size] for size in wanted.shape]
-        if not isinstance(value, Tensor) or (list(value.shape), value.dtype) != (shape, wanted.dtype):
-            found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.40}"
-            raise ValueError(f"{name} is {found}, not {wanted.dtype} {shape}")
-        if value.ndim == 0 and parameter.ndim > 0 and not 0 <= value.item() < math.inf:
-            raise ValueError(f"{name} is {value.item()}")
+def _check_value(value: Any, wanted: Any, parameter: Tensor, name: str, is_torchs: bool) -> None:
+    """Raise ValueError unless `value` is to `parameter` what `wanted` is to its stand-in."""
+    if not isinstance(wanted, Tensor) or not (is_torchs or wanted.shape == _sizes(parameter.ndim)):
+        return
+    sizes = {1: 1, **dict(enumerate(parameter.shape, start=2))}
+    shape = [sizes[size] for size in wanted.shape]
+    if not isinstance(value, Tensor) or (list(value.shape), value.dtype) != (shape, wanted.dtype):
+        found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.40}"
+        raise ValueError(f"{name} is {found}, not {wanted.dtype} {shape}")
+    if value.ndim == 0 < parameter.ndim and not 0 <= value.item() < math.inf:  # a count of steps, or such
+        raise ValueError(f"{name} is {value.item()}")
+
+
+def _laid_out(value: Any, parameter: Tensor) -> Any:
     if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return value

@@ -71,7 +71,7 @@ def load_part(part: Any, state: Any, where: str) -> None:
 
 
 def saved_facts(checkpoint: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return what the training data said; raise CheckpointError where its kinds are not those of `own`, other data's."""
+    """Return what the training data said; raise CheckpointError where it is not of the kinds of `own`, other data's."""
     facts = checkpoint.get("facts")
     if not isinstance(facts, dict) or any(
         type(facts.get(name, value)) is not type(value) for name, value in own.items()
