@@ -60,7 +60,9 @@ def _check_tensor(saved: Any, own: Tensor, name: str) -> None:
     is_grown = own.ndim == 0 and saved.ndim <= MAX_DIMS and saved.numel() <= MAX_ELEMENTS
     if saved.shape != own.shape and not is_grown:
         raise ValueError(f"{name} is {list(saved.shape)}, in this run {list(own.shape)}")
-    if saved.dtype != own.dtype and not (saved.dtype in EXACT_FLOATS and own.dtype in EXACT_FLOATS):
+    is_old_count = (saved.dtype, own.dtype) == (torch.int64, torch.float64)  # counts were integers once
+    is_like = saved.dtype == own.dtype or (saved.dtype in EXACT_FLOATS and own.dtype in EXACT_FLOATS)
+    if not is_like and not is_old_count:
         raise ValueError(f"{name} is {saved.dtype}, in this run {own.dtype}")
 
 
@@ -136,8 +138,9 @@ def _check_options(saved: list[dict[str, Any]], own: list[dict[str, Any]], is_to
         for flag in (key for key, value in wanted.items() if isinstance(value, bool) and is_torchs):
             if group[flag] is not wanted[flag]:
                 raise ValueError(f"{flag} is {group[flag]!r:.40}, in this run {wanted[flag]}")
-        without_params = [{key: value for key, value in g.items() if key != "params"} for g in (group, wanted)]
-        check_like(*without_params, f"group {index}", may_have_more=not is_torchs)
+        del wanted["params"]
+        options = {key: value for key, value in group.items() if key != "params"}
+        check_like(options, wanted, f"group {index}", may_have_more=not is_torchs)
 
 
 def _first_state(optimizer: Optimizer, stand_in: Tensor, group: dict[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -1,4 +1,4 @@
-"""Mutated checkpoints, and what a run makes of them; for test_checkpoint_fuzz.py, which runs them in other processes."""
+"""Mutated checkpoints, and what a run makes of them; for test_checkpoint_fuzz.py, which runs them apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state that a part of the run could not have is refused, and an optimizer's goes to the right weights in any layout."""
+"""A state that no part of the run could have is refused; an optimizer's goes to the right weights in any layout."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_state_that_the_optimizer_could_not_have_is_refused_in_one_line(
     _, _, state = trained(name, fused)
     MUTATIONS[mutation](state)
     _, fresh = make(name, fused)
-    with pytest.raises(CheckpointError, match="^FILE: ") as caught:
+    with pytest.raises(CheckpointError, match=r"^FILE: ") as caught:
         load_part(fresh, state, "FILE")
     assert "\n" not in str(caught.value)
     assert not any("momentum_buffer" in values or "exp_avg" in values for values in fresh.state.values())
