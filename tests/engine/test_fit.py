@@ -281,7 +281,7 @@ def test_a_monitor_takes_only_what_it_can_have(change: dict[str, Any]) -> None:
 def test_a_metrics_accumulator_takes_only_tensors_of_its_kind() -> None:
     tracker = MetricTracker("loss")
     for wrong in (
-        torch.zeros((), dtype=torch.int64),
+        torch.zeros((), dtype=torch.int8),
         torch.zeros(2, 2),
         5,
         None,
