@@ -10,7 +10,7 @@ from torch import nn
 
 from base import BaseDataLoader, counted
 from checkpoint.file import BEST, load_checkpoint
-from checkpoint.parts import eval_weights
+from checkpoint.parts import eval_weights, saved_facts
 from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
 from trainer.evaluation import evaluate
@@ -33,7 +33,7 @@ def main(config: ConfigParser) -> dict[str, float]:
     accepted = inspect.signature(config.init_ftn("data_loader").func).parameters
     whole = {"training": False, "shuffle": False, "validation_split": 0.0}
     data_loader = config.init_obj("data_loader", **{key: whole[key] for key in whole if key in accepted})
-    config.facts = to_device(checkpoint["facts"], device)  # of the training split, not the test split
+    config.facts = to_device(saved_facts(checkpoint, config.facts), device)  # of the training split, not the test split
     model = config.init_obj("arch")
     load_weights(model, eval_weights(checkpoint), str(path))
     model = model.to(device)

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from base.datasets import BatchDataset, SeededSamples
 from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps, split_indices
-from utils import ConfigError, mix_seed
+from utils import CheckpointError, ConfigError, mix_seed
 from utils.annotations import NumWorkers
 
 MAX_SHARE_OF_DEVICE = 0.25  # of its free memory, for data that is kept there without being asked to
@@ -141,7 +141,13 @@ class BaseDataLoader(DataLoader[Any]):
     def epoch_steps(
         self, epoch: int, first_step: int = 0, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
     ) -> Iterator[list[Microbatch]]:
-        """Yield the microbatches of each optimizer step of `epoch`, from `first_step` on (see base/sampling.py)."""
+        """Yield the microbatches of each optimizer step of `epoch`, from `first_step` on (see base/sampling.py).
+
+        Raises CheckpointError where the epoch has no such step: a checkpoint says where to begin.
+        """
+        num_steps = len_epoch or self.num_steps(grad_accum_steps)
+        if first_step > num_steps:
+            raise CheckpointError(f"the checkpoint is at step {first_step} of an epoch of {num_steps}")
         return epoch_steps(partial(self._pass, seed), len(self), epoch, first_step, len_epoch, grad_accum_steps)
 
     def step_indices(

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from checkpoint.environment import differences
+from checkpoint.fit import check_like
 from checkpoint.parts import MALFORMED, load_part
 from checkpoint.upgrade import FIRST_PARTS
 from parse_config import ConfigParser
 from utils import CheckpointError
 from utils.annotations import HAS_STATE, MAY_CHANGE
+from utils.errors import printable
 from utils.metric_tracker import MetricTracker
 from utils.rng import set_rng_state
 from utils.weights import Stateful
+
+MAX_FILE_SIZE = 2**62
 
 
 def parts_of(holder: object) -> dict[str, Stateful]:
@@ -75,7 +79,7 @@ def check_exactness(
         changes = differences(saved, config.config)
         surroundings = differences(checkpoint["environment"], environment)
     except MALFORMED as error:
-        raise CheckpointError(f"{config.resume}: malformed: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"{config.resume}: malformed: {type(error).__name__}: {printable(error)}") from None
     elsewhere = surroundings.pop("processor", None)
     if elsewhere and "processor" in checkpoint["environment"]:  # a job that is moved must go on, but not in silence
         logger.warning(f"{elsewhere}: the last bits of the results may differ on another processor")
@@ -107,7 +111,10 @@ def restore(
                 if isinstance(part, MetricTracker):
                     part.reset()  # of an epoch that has ended
         set_rng_state(checkpoint["rng"][0], device)
-        checkpoint["logs"] = {str(name): int(size) for name, size in checkpoint["logs"].items()}
-        return dict(checkpoint["log"])
+        sizes, log = checkpoint["logs"], checkpoint["log"]
+        check_like(sizes, dict.fromkeys(sizes, MAX_FILE_SIZE), "logs")
+        if not all(isinstance(name, str) and isinstance(value, float) for name, value in log.items()):
+            raise TypeError("a value of the epoch is no number")
+        return log
     except MALFORMED as error:
-        raise CheckpointError(f"{path}: malformed: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"{path}: malformed: {type(error).__name__}: {printable(error)}") from None

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from utils.device import processor_name
+from utils.errors import printable
 from utils.nested import flatten
 
 
@@ -25,4 +26,4 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
     """Return "key: was SAVED, is NOW" for every key, by its dotted path, in which two nested dicts differ."""
     before, after = flatten(saved), flatten(now)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return {key: f"{key}: was {before.get(key)!r:.60}, is {after.get(key)!r:.60}" for key in keys}
+    return {key: f"{printable(key)}: was {before.get(key)!r:.60}, is {after.get(key)!r:.60}" for key in keys}

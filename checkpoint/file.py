@@ -14,7 +14,9 @@ import math
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from utils.errors import CheckpointError
 
 SEAL = re.compile(rb"sha256=([0-9a-f]{64})( epoch=(\d{12}) step=(\d{12}))")
 SEAL_BYTES = 7 + 64 + 7 + 12 + 6 + 12
-MAX_VALUES = 2_000_000
+MAX_VALUES, MAX_DEPTH = 2_000_000, 100
 NAMING = ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")  # opcodes that name something to call or build
 # What a checkpoint's pickle may name; torch's own list has more, such as bytearray, which can ask for any size.
 GLOBALS = re.compile(
@@ -55,13 +57,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     _check_globals(_stored_pickle(data, path), path)
     try:
         # weights_only=True is said here, not left to the default, which an environment variable can turn off.
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd pickle
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a crafted pickle makes torch raise
         raise CheckpointError(f"{path}: refused: it is not plain data ({type(error).__name__})") from None
-    if not isinstance(state, dict) or state.get("format") not in range(1, FORMAT + 1):
+    version = state.get("format") if isinstance(state, dict) else None
+    if type(version) is not int or not 1 <= version <= FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format 1 to {FORMAT}")
-    if _count_values(state) > MAX_VALUES:
-        raise CheckpointError(f"{path}: refused: more than {MAX_VALUES:,} values that are no tensors")
+    for count, (depth, _) in enumerate(_values(state)):
+        if count >= MAX_VALUES or depth > MAX_DEPTH:
+            raise CheckpointError(
+                f"{path}: refused: more than {MAX_VALUES:,} values, or nested deeper than {MAX_DEPTH}"
+            )
+    _check_tensors(state, path)
     return upgrade(state)
 
 
@@ -162,17 +171,36 @@ def _check_globals(pickled: bytes, path: Path) -> None:
         raise CheckpointError(f"{path}: refused: it is not plain data (it names {strange[0]})")
 
 
-def _count_values(state: Any) -> int:
-    """Return how many values there are in nested containers, counting shared ones each time; stop at the limit."""
-    count, stack = 0, [state]
-    while stack and count <= MAX_VALUES:
-        value = stack.pop()
-        count += 1
+def _values(state: Any) -> Iterator[tuple[int, Any]]:
+    """Yield depth and value of all that is in nested containers, themselves included, and what is in two of them twice.
+
+    Without recursion, which deep nesting would break.
+    """
+    stack = [(0, state)]
+    while stack:
+        depth, value = stack.pop()
+        yield depth, value
         if isinstance(value, dict):
-            stack.extend(value.values())
+            stack.extend((depth + 1, item) for item in value.values())
         elif isinstance(value, list | tuple | set):
-            stack.extend(value)
-    return count
+            stack.extend((depth + 1, item) for item in value)
+
+
+def _check_tensors(state: dict[str, Any], path: Path) -> None:
+    """Refuse tensors that are not as the writer's clones are: each alone in memory, and filling it without gaps.
+
+    Others crash what works on memory as it lies, and a view of one number may claim any size. The weights of the model
+    may share memory, as tied ones do, since a model copies them.
+    """
+    owned: set[int] = set()
+    for _, value in _values({key: part for key, part in state.items() if key != "model"}):
+        if isinstance(value, torch.Tensor) and value.numel() > 0:
+            memory = value.untyped_storage().data_ptr()
+            by_stride = sorted(range(value.ndim), key=value.stride, reverse=True)
+            is_clone = value.permute(by_stride).is_contiguous() and memory not in owned
+            if not is_clone or value.requires_grad or value.is_conj() or value.is_neg():
+                raise CheckpointError(f"{path}: refused: a tensor of {list(value.shape)} that is a view of another")
+            owned.add(memory)
 
 
 def _epoch(path: Path) -> int | None:

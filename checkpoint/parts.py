@@ -6,13 +6,17 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from utils.errors import CheckpointError
+from checkpoint.fit import check_like, check_schedule, fitted_state
+from utils.errors import CheckpointError, printable
 from utils.weights import load_weights
 
 MAX_LINES = 20
 MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError)
 """What torch and we stumble over in a state that is none."""
+CHECKED = ("torch", "base", "utils")  # packages whose parts always have the same kind of state
 
 
 def load_fitting_weights(model: nn.Module, weights: dict[str, Any], where: str) -> str:
@@ -26,7 +30,7 @@ def load_fitting_weights(model: nn.Module, weights: dict[str, Any], where: str) 
     rest = [name for name in {**own, **found} if name not in fitting]
     lines = [f"{where}: {len(fitting)} of the model's {len(own)} tensors fit and are loaded"]
     for name in rest[:MAX_LINES]:
-        lines.append(f"  {name!s:.80}: {found.get(name, 'not')} in the file, {own.get(name, 'not')} in the model")
+        lines.append(f"  {printable(name)}: {found.get(name, 'not')} in the file, {own.get(name, 'not')} in the model")
     lines += [f"  and {len(rest) - MAX_LINES} more"] if len(rest) > MAX_LINES else []
     if not fitting:
         raise CheckpointError("\n".join(lines))
@@ -44,41 +48,36 @@ def _describe(value: Any) -> str:
 def load_part(part: Any, state: Any, where: str) -> None:
     """Load `state` into a part of a run: a module, an optimizer, or whatever has `load_state_dict`.
 
-    Raises CheckpointError, which begins with `where`, unless the state is one of such a part: of the same keys and,
-    for modules and optimizers, of fitting shapes.
+    Raises CheckpointError, which begins with `where`, unless the state is one that such a part could have. Of what a
+    fork wrote, only the keys are known.
     """
-    if not isinstance(state, dict) or (state.keys() != part.state_dict().keys() and not isinstance(part, nn.Module)):
+    own = part.state_dict()
+    if not isinstance(state, dict) or (state.keys() != own.keys() and not isinstance(part, nn.Module)):
         raise CheckpointError(f"{where}: missing or of other keys than this run's")
     if isinstance(part, nn.Module):
         load_weights(part, state, where)
         return
     try:
-        if isinstance(part, torch.optim.Optimizer):
-            _check_optimizer_state(part, state)
+        library = type(part).__module__.partition(".")[0]
+        if isinstance(part, Optimizer):
+            state = fitted_state(part, state)
+        elif library in CHECKED:
+            check_like(state, own, "state", may_have_more=library != "torch")
         part.load_state_dict(state)
+        if isinstance(part, LRScheduler) and library in CHECKED:
+            check_schedule(part)
     except MALFORMED as error:
-        raise CheckpointError(f"{where}: does not fit: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"{where}: does not fit: {type(error).__name__}: {printable(error)}") from None
 
 
-def _check_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Raise ValueError for what torch would load, or copy in full, and then stumble over.
-
-    A tensor of an optimizer is a number, or of its parameter's shape, or broadcasts to it (Adafactor's factors).
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, values in state["state"].items():
-        wanted = list(parameters[index].shape)
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor) and value.dim() > 0:
-                saved = list(value.shape)
-                if len(saved) != len(wanted) or any(size not in (1, full) for size, full in zip(saved, wanted)):
-                    raise ValueError(f"{name} is {saved} for a weight {wanted}")
-            elif not isinstance(value, torch.Tensor | int | float | None):
-                raise ValueError(f"{name} is a {type(value).__name__}")
-    for own, group in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        for key, value in group.items():
-            if isinstance(own.get(key), int | float) and not isinstance(value, int | float):
-                raise ValueError(f"{key} is {value!r:.40}")
+def saved_facts(checkpoint: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return what the training data said; raise CheckpointError where it is not of the kinds of `own`, other data's."""
+    facts = checkpoint.get("facts")
+    if not isinstance(facts, dict) or any(
+        type(facts.get(name, value)) is not type(value) for name, value in own.items()
+    ):
+        raise CheckpointError("a checkpoint whose facts are not of the kind that the data gives")
+    return facts
 
 
 def eval_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:

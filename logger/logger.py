@@ -7,10 +7,19 @@ import sys
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
+from utils.errors import printable
+
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-class _ConsoleFormatter(logging.Formatter):
+class _PrintableFormatter(logging.Formatter):
+    """Escapes control characters: a checkpoint's or a config's texts may hold those that a terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), kept="\n\t", length=sys.maxsize)
+
+
+class _ConsoleFormatter(_PrintableFormatter):
     """Plain lines for what is normal, a level in front of what is not."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -31,7 +40,7 @@ def setup_logging() -> None:
 def log_to_file(path: Path) -> None:
     """Append to `path` from now on, what was logged since `setup_logging` first. Raises OSError."""
     file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter(FILE_FORMAT))
+    file.setFormatter(_PrintableFormatter(FILE_FORMAT))
     root = logging.getLogger()
     for handler in root.handlers:
         if isinstance(handler, MemoryHandler):

@@ -11,7 +11,7 @@ from typing import Any
 
 from parse_config.config_file import read_config, size_limit
 from parse_config.overrides import set_by_path
-from utils.errors import ConfigError
+from utils.errors import ConfigError, printable
 from utils.nested import flatten
 
 MAX_FILES = 32  # that one config is made of; together they are as large as one may be
@@ -78,7 +78,7 @@ class ConfigLayers:
     def describe(self) -> Iterator[str]:
         """Yield "path = value  # source" for every value; what no layer has set is a default."""
         for path, value in flatten(self.config).items():
-            yield f"{path} = {json.dumps(value)}  # {self._origins.get(path, 'default')}"
+            yield f"{printable(path)} = {json.dumps(value)}  # {self._origins.get(path, 'default')}"
 
     def _merge(self, below: dict[str, Any], above: dict[str, Any], source: str, path: str) -> None:
         if "type" in below and "type" in above and below["type"] != above["type"] and below.pop("args", None):

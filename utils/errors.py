@@ -20,7 +20,8 @@ class ConfigError(UserError):
     exit_code = 2
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = [printable(problem) for problem in ([problems] if isinstance(problems, str) else problems)]
+        problems = [problems] if isinstance(problems, str) else problems
+        self.problems = [printable(problem, length=5000) for problem in problems]
         super().__init__("\n".join(self.problems))
 
 
@@ -64,6 +65,16 @@ class Stopped(UserError):
         self.exit_code = exit_code
 
 
+def printable(text: object, kept: str = "", length: int = 200) -> str:
+    r"""Return `text`, at most so long, with what a terminal would obey, or read in another direction, as "\x1b".
+
+    For names and values that come from a file; the characters of `kept` stay.
+    """
+    text = str(text)
+    text = text if len(text) <= length else f"{text[:length]}…"
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def writing_to(directory: object) -> Iterator[None]:
     """Turn an OSError inside into a RunDirError that names the directory and the reason."""
@@ -71,13 +82,6 @@ def writing_to(directory: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunDirError(f"{directory}: cannot be written to: {error.strerror or error}") from error
-
-
-def printable(text: str, max_length: int = 5000) -> str:
-    """Return `text` as one line that a terminal shows as it is; of a very long one the middle is left out."""
-    if len(text) > max_length:
-        text = f"{text[: max_length // 2]} … {text[-max_length // 2 :]}"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -97,7 +101,7 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable(error, kept="\n\t", length=100_000), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before training began, or a second time during it
         sys.exit(130)

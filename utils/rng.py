@@ -53,10 +53,16 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restore what `rng_state` returned."""
+    """Restore what `rng_state` returned. Raises ValueError, or what the libraries raise, where that was no such state.
+
+    NumPy takes any position within its keys, and then reads memory that is not theirs; Python any next value.
+    """
+    name, keys, position, *rest = state["numpy"]
+    is_valid = all(type(key) is int for key in (*keys, position)) and 0 <= position <= len(keys)
+    if not is_valid or not isinstance(state["python"][2], float | None):
+        raise ValueError("no state of a random generator")
     random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, *rest))
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, printable
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
     """
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own.keys() - weights.keys()]
-    problems += [f"{name} is not in the model" for name in weights.keys() - own.keys()]
+    problems += [f"{printable(name)} is not in the model" for name in weights.keys() - own.keys()]
     for name in own.keys() & weights.keys():
         saved, wanted = weights[name], own[name]
         if not isinstance(wanted, torch.Tensor):  # get_extra_state of a module: its own affair
@@ -41,4 +41,7 @@ def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise CheckpointError(f"{where}: does not fit the model: {'; '.join(sorted(problems)[:3])}{more}")
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except Exception as error:  # of a module's own, at what it alone knows, such as a state beside its tensors
+        raise CheckpointError(f"{where}: does not fit the model: {printable(error)}") from None

@@ -31,7 +31,7 @@ from base import (
     prepare_model,
 )
 from checkpoint.file import BEST, load_checkpoint
-from checkpoint.parts import eval_weights
+from checkpoint.parts import eval_weights, saved_facts
 from parse_config import (
     ConfigParser,
     CustomArg,
@@ -570,7 +570,7 @@ def evaluate(argv: list[str]) -> dict[str, float]:
     assert path is not None, "give -r"
     checkpoint = load_checkpoint(path)
     data_loader = config.init_obj("data_loader", training=False)
-    config.facts = checkpoint["facts"]
+    config.facts = saved_facts(checkpoint, config.facts)
     model = config.init_obj("arch")
     load_weights(model, eval_weights(checkpoint), str(path))
     metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"))
