@@ -65,6 +65,8 @@ class CsvReader:
                 good = start
                 num_rows += len(rows)
                 yield rows
+        except pa.ArrowMemoryError:
+            raise
         except pa.ArrowException as error:
             raise self._mistake(columns, good, error) from None
         except OSError as error:
