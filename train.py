@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
 
 from torch import nn
 

@@ -17,6 +17,7 @@ from base.datasets import BatchDataset, SeededSamples
 from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps, split_indices
 from utils import CheckpointError, ConfigError, mix_seed
 from utils.annotations import NumWorkers
+from utils.signals import init_worker
 
 MAX_SHARE_OF_DEVICE = 0.25  # of its free memory, for data that is kept there without being asked to
 WHERE = "data_loader.args"
@@ -123,6 +124,7 @@ class BaseDataLoader(DataLoader[Any]):
         BaseDataLoader.__init__(
             adopted, loader.dataset, size, False, 0, loader.num_workers, loader.collate_fn, sampler=sampler
         )
+        adopted.worker_init_fn = partial(init_worker, loader.worker_init_fn)
         for name, value in vars(loader).items():
             adopted.__dict__.setdefault(name, value)
         return adopted
@@ -261,6 +263,7 @@ class BaseDataLoader(DataLoader[Any]):
             "collate_fn": self._collate or (default_collate if isinstance(batched, SeededSamples) else keep_batch),
             # Python 3.14 starts workers through a server; a trainer that is killed leaves server and workers behind.
             "multiprocessing_context": "fork" if is_forked else None,
+            "worker_init_fn": partial(init_worker, None),
             # A generator of its own: without one, iterating draws from the global one, which the model uses too.
             "generator": torch.Generator(),
         }

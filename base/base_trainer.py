@@ -27,8 +27,9 @@ from checkpoint.run_status import State, status_reported
 from checkpoint.writer import CheckpointWriter
 from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
-from utils import ConfigError, Metric, OutOfMemoryError, Position, Stopped
+from utils import ConfigError, Metric, OutOfMemoryError, Position, Stopped, UserError
 from utils.device import memory_advice
+from utils.errors import WorkerDiedError, is_out_of_memory
 from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals
 from utils.weights import Stateful
@@ -91,7 +92,7 @@ class BaseTrainer(ABC):
         """Train to the last epoch, or until early stopping; resume first where the config says so.
 
         Raises ConfigError, CheckpointError, RunDirError, NonFiniteError, OutOfMemoryError; and Stopped after a signal,
-        when the run has been saved where it is. How training ended is in status.json too.
+        or WorkerDiedError, when the run has been saved where it is. How training ended is in status.json too.
         """
         with self._running():
             while self.position.epoch <= self.epochs and not self.monitor.should_stop:
@@ -108,13 +109,10 @@ class BaseTrainer(ABC):
         self.loop.attach()
         self._preflight()
         self.environment = self._environment()
-        self.config.make_run_dir()
-        run_dir = self.checkpoint_dir
-        with locked(run_dir):
+        with StopSignals() as self.signals, self._locked_run_dir() as run_dir:
             log_sizes = self._resume(self.config.resume)["logs"] if self.config.resume else None
             self.config.start_logging()
             with (
-                StopSignals() as self.signals,
                 status_reported(run_dir, self.position, self._final_state),
                 RunLog(run_dir, self.writer, log_sizes) as self.run_log,
                 CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
@@ -126,14 +124,12 @@ class BaseTrainer(ABC):
                     self.checkpoints.wait()
                 try:
                     yield
-                except Stopped:
-                    if not self.loop.can_be_saved:
-                        self.logger.warning("this loop is saved between epochs alone: the epoch under way is lost")
-                    elif self.saved_at != astuple(self.position):
-                        self._save(None)
-                    self.checkpoints.wait()  # its failure is reported rather than the stop
+                except (Stopped, WorkerDiedError):
+                    self._save_stopped()
                     raise
-                except torch.OutOfMemoryError as error:
+                except Exception as error:
+                    if isinstance(error, UserError) or not is_out_of_memory(error):
+                        raise
                     loader_args = self.config["data_loader"].get("args", {})
                     raise OutOfMemoryError(memory_advice(error, self.device, loader_args)) from error
                 self._log_end()
@@ -144,10 +140,26 @@ class BaseTrainer(ABC):
         try:
             yield
         except Exception as error:
-            if not isinstance(error, Stopped) and self.config.resume is None and self.position.global_step == 0:
+            can_go_on = isinstance(error, Stopped | WorkerDiedError)
+            if not can_go_on and self.config.resume is None and self.position.global_step == 0:
                 with suppress(OSError):  # the disk may be what failed
                     (self.checkpoint_dir / LATEST).unlink(missing_ok=True)
             raise
+
+    @contextmanager
+    def _locked_run_dir(self) -> Iterator[Path]:
+        self.config.make_run_dir()
+        with locked(self.checkpoint_dir):
+            yield self.checkpoint_dir
+
+    def _save_stopped(self) -> None:
+        """Save where the run is, unless that is saved, and wait: a save that fails is reported rather than the stop."""
+        assert self.checkpoints
+        if not self.loop.can_be_saved:
+            self.logger.warning("this loop cannot be saved here: what came after the last checkpoint is lost")
+        elif self.saved_at != astuple(self.position):
+            self._save(None)
+        self.checkpoints.wait()
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -202,12 +214,15 @@ class BaseTrainer(ABC):
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        """Raise Stopped where SIGTERM, SIGINT or SIGUSR1 came."""
+        """Raise Stopped where one of EXIT_CODES' signals came."""
         received = self.signals.received if self.checkpoints is not None else None
         if received is not None:
-            where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
-            message = f"stopped by {received.name} at {where}; resume with: python train.py -r {self.checkpoint_dir}"
-            raise Stopped(message, received.name, EXIT_CODES[received])
+            raise Stopped(f"stopped by {received.name} at {self._where()}", received.name, EXIT_CODES[received])
+
+    def _where(self) -> str:
+        """Return where the run is, and how it is resumed from there."""
+        where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
+        return f"{where}; resume with: python train.py -r {self.checkpoint_dir}"
 
     def _final_state(self) -> State:
         """Return what the run is: for status.json, when training has ended without an error."""

@@ -6,6 +6,7 @@ the place where the next batch is drawn is the one where nothing of the last is 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from base.bad_label import raise_if_label
 from base.base_data_loader import BaseDataLoader
 from base.sampling import EpochBatchSampler
 from utils.annotations import OF_THE_LOOP
+from utils.errors import UserError, WorkerDiedError, worker_death
 from utils.inf_loop import inf_loop
 
 if TYPE_CHECKING:
@@ -91,13 +93,28 @@ class PlainLoop:
             self.can_be_saved = self._has_own_count
         try:
             yield
-        except (RuntimeError, IndexError) as error:
-            if "DataLoader worker" in str(error):  # Ctrl-C ends spawned workers too, before the loop has looked at it
-                trainer._stop_if_asked()
-            raise_if_label(error, trainer)
+        except Exception as error:
+            self.report_dead_worker(error, can_be_saved=self._is_drawn(error))
+            if isinstance(error, RuntimeError | IndexError):
+                raise_if_label(error, trainer)
             raise
         self._move_on()
         trainer.writer.first_step = 0
+
+    def report_dead_worker(self, error: Exception, can_be_saved: bool = True) -> None:
+        """Raise WorkerDiedError where that is what `error` comes from, or Stopped where a signal was meant for all.
+
+        `can_be_saved` is whether a batch was waited for between two steps, where the state is whole.
+        """
+        death = None if isinstance(error, UserError) else worker_death(error)
+        if death is not None:
+            self.can_be_saved = self.can_be_saved and can_be_saved
+            self._trainer._stop_if_asked()
+            raise WorkerDiedError(f"{death}; {self._trainer._where()}", death.exit_code) from error
+
+    def _is_drawn(self, error: Exception) -> bool:
+        """Whether the loader raised `error`; not another one, which may be drawn from amid a step or after the last."""
+        return any(frame.f_locals.get("self") is self.loader for frame, _ in traceback.walk_tb(error.__traceback__))
 
     def step_was_counted(self) -> None:
         """Leave the step that was just made to the trainer, which counts its own."""

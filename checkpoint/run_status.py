@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from utils.errors import RunDirError, Stopped, writing_to
-from utils.files import write_json
+from utils.files import read_json, write_json
 from utils.position import Position
 
 STATUS_FILE = "status.json"
+logger = logging.getLogger("run")
 State = Literal["running", "completed", "early_stopped", "preempted", "failed"]
 
 
@@ -38,6 +40,7 @@ def write_status(
 @contextmanager
 def status_reported(run_dir: Path, position: Position, final_state: Callable[[], State]) -> Iterator[None]:
     """Keep status.json true from "running" to how it ends: `final_state()`, preempted or failed. Raises RunDirError."""
+    _warn_of_a_kill(run_dir)
     write_status(run_dir, "running", position)
     try:
         yield
@@ -49,3 +52,13 @@ def status_reported(run_dir: Path, position: Position, final_state: Callable[[],
             write_status(run_dir, "failed", position, error=f"{type(error).__name__}: {error}"[:2000])
         raise
     write_status(run_dir, final_state(), position)
+
+
+def _warn_of_a_kill(run_dir: Path) -> None:
+    """Say what probably happened where a process, which is gone, did not write how it ended."""
+    path = run_dir / STATUS_FILE
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # written by hand
+        last = read_json(path) if path.is_file() else {"status": None}
+        if last["status"] == "running":
+            who = f"pid {last['pid']!r:.20} on {last['host']!r:.100}"
+            logger.warning(f"the last process ({who}) was killed: memory ran out, most likely, or by SIGKILL")

@@ -90,6 +90,8 @@ class CsvReader:
                 np.maximum(bounds, block_bounds, out=bounds)
                 yield rows
             mistake = None if num_rows else "has a header but no rows"
+        except pa.ArrowMemoryError:  # no mistake of the file
+            raise
         except pa.ArrowException as error:
             mistake = self._first_mistake(columns, good) or " ".join(str(error).split())
         except OSError as error:

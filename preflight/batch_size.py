@@ -9,15 +9,12 @@ import torch
 from base import BaseTrainer
 from parse_config import ConfigParser
 from preflight.rehearsal import run_few_steps
-from utils.device import free_memory, peak_memory, physical_memory
-from utils.errors import ConfigError
+from utils.device import free_memory, memory_limit, peak_memory
+from utils.errors import ConfigError, is_out_of_memory
 
 PROBE = 2**31  # the batch size that the trial trainer is built with: one step an epoch, which no schedule outlasts
-# Libraries report missing memory by plain RuntimeErrors too: torch on a CPU, oneDNN, C++; cuDNN, cuBLAS, CUDA.
-MESSAGES = (
-    *("DefaultCPUAllocator", "could not create a", "bad_alloc"),
-    *("unable to find an engine", "CUDNN_STATUS", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"),
-)
+MAY_BE_MEMORY = ("could not create a", "unable to find an engine", "CUDNN_STATUS")
+"""What cuDNN and oneDNN say where they miss memory, and of much else."""
 
 
 def choose_batch_size(config: ConfigParser, build_trainer: Callable[[ConfigParser], BaseTrainer]) -> None:
@@ -34,14 +31,15 @@ def choose_batch_size(config: ConfigParser, build_trainer: Callable[[ConfigParse
 def largest_batch_size(trainer: BaseTrainer) -> int:
     """Return the largest power of two, at most the number of training samples, with which training steps fit in memory.
 
-    Doubles until a step does not fit; on a CPU, where memory that is promised may not be there, until the next one
-    would take most of what there is. The trainer must not be used to train afterwards.
+    Doubles until a step does not fit; on a CPU, where memory that is promised may not be there, and a container that
+    takes too much is killed, until the next one would take most of what there is. The trainer must not be used to train
+    afterwards.
     """
     trainer.loop.attach()
     loader = trainer.loop.loader
     if not trainer.loop.is_followed:
         raise ConfigError('data_loader.args.batch_size: "auto" needs a map-style dataset; give a number')
-    size, physical = 1, physical_memory()
+    size, limit = 1, memory_limit()
     trainer._preflight()
     if "lr_scheduler" in vars(trainer):  # a schedule may have fewer steps than the search
         trainer.lr_scheduler = None  # type: ignore[attr-defined]
@@ -49,7 +47,7 @@ def largest_batch_size(trainer: BaseTrainer) -> int:
         while 2 * size <= loader.n_samples and _fits(trainer, 2 * size):
             size *= 2
             used = peak_memory(trainer.device)
-            if trainer.device.type == "cpu" and used and physical and 2 * used > 0.8 * physical:
+            if trainer.device.type == "cpu" and used and limit and 2 * used > 0.8 * limit:
                 break
     return size
 
@@ -63,9 +61,9 @@ def _fits(trainer: BaseTrainer, batch_size: int) -> bool:
                 sampler.batch_size = batch_size
         for _ in range(2):  # the data may be one step
             run_few_steps(trainer, 1)
-    except (RuntimeError, MemoryError) as error:
-        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not is_memory and not any(text in str(error) for text in MESSAGES):
+    except Exception as error:
+        may_be_memory = isinstance(error, RuntimeError) and any(text in str(error) for text in MAY_BE_MEMORY)
+        if not (may_be_memory or is_out_of_memory(error)):
             raise
         return False
     finally:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from base import name_samples
 from preflight.shape_watch import ShapeWatch, own_line
 from utils import ConfigError, MetricTracker, NonFiniteError, UserError, rng_state, set_rng_state
+from utils.errors import is_out_of_memory
 
 USUAL, SMALL = 7, 5  # samples: no usual dimension is of these sizes, which would be broadcast by chance
 
@@ -74,9 +75,9 @@ def _try_epoch(
             log = metrics.result()
         _check_all_labels(watch, loader)
         return log
-    except (UserError, torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:  # of the model, of torch's losses and torchmetrics, which check shapes and dtypes
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
         raise ConfigError(_where(error, sizes, is_training)) from error
 
 

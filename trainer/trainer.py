@@ -171,10 +171,14 @@ class Trainer(BaseTrainer):
         return prefetch(batches, self.device, input_format(self.model))
 
     def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches; raise Stopped where a signal came."""
-        for batch in batches:
-            self._stop_if_asked()
-            yield batch
+        """Yield the batches; raise Stopped where a signal came, or WorkerDiedError: the run can be saved then."""
+        try:
+            for batch in batches:
+                self._stop_if_asked()
+                yield batch
+        except Exception as error:
+            self.loop.report_dead_worker(error)
+            raise
 
     def _step_scheduler(self, interval: str, log: dict[str, float] | None = None) -> None:
         """Step the scheduler where `interval` is its own; ReduceLROnPlateau gets the monitored value of `log`."""

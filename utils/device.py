@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.errors import ConfigError
+from utils.errors import ConfigError, last_line
 from utils.nested import map_tensors
 
+CGROUPS = Path("/sys/fs/cgroup")
 DEVICE_PATTERN = r"auto|cpu|mps|cuda|(cuda:)?\d+"
 
 
@@ -89,9 +91,23 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def physical_memory() -> int | None:
-    """Return how many bytes of memory this machine has, or None where Python has no way to ask (Windows)."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+def memory_limit() -> int | None:
+    """Return how many bytes of memory this process may use: those of the machine, or of its container (cgroup).
+
+    None where Python has no way to ask (Windows).
+    """
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else []
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():  # "0::/a/b", or of version 1 "4:memory:/a/b"
+            _, controller, path = line.split(":", 2)
+            if controller not in ("", "memory"):
+                continue
+            root, name = (CGROUPS / "memory", "memory.limit_in_bytes") if controller else (CGROUPS, "memory.max")
+            group = root / path.lstrip("/")  # which a container may not see, unlike its own at the root
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):  # "max"
+                    limits.append(int((folder / name).read_text()))
+    return min(limits, default=None)
 
 
 def peak_memory(device: torch.device) -> int | None:
@@ -106,8 +122,9 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def memory_advice(error: Exception, device: torch.device, loader_args: Mapping[str, Any]) -> str:
-    """Return the message for a torch.OutOfMemoryError: how much was used, by which batch size, and what to try."""
+    """Return the message for missing memory: how much was used, by which batch size, and what to try."""
     peak = f"peak {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB, " if device.type == "cuda" else ""
     batch_size = loader_args.get("batch_size", 1)
     smaller = f"--bs {batch_size // 2} with trainer.grad_accum_steps twice as large, or " if batch_size > 1 else ""
-    return f"out of memory on {device}: {peak}batch_size {batch_size}: {error}\ntry {smaller}trainer.precision bf16"
+    what = f"out of memory on {device}: {peak}batch_size {batch_size}: {last_line(error)}"
+    return f"{what}\ntry {smaller}trainer.precision bf16"

@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
-"""What the process exits with: 128 + the signal's number, as shells say; 75 (EX_TEMPFAIL) asks to be started again."""
-if hasattr(signal, "SIGUSR1"):  # not on Windows
-    EXIT_CODES[signal.SIGUSR1] = 75
+from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
+
+_CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 75}
+EXIT_CODES = {getattr(signal, name): code for name, code in _CODES.items() if hasattr(signal, name)}
+"""What the process exits with: 128 + the signal's number, as shells say; 75 (EX_TEMPFAIL) asks to be started again.
+
+Windows has the first two alone.
+"""
+REPEAT_S = 1.0  # `timeout`, terminals and job managers signal the process and its group: that is one request
 
 
 class StopSignals:
-    """While it is entered, the first of EXIT_CODES' signals is remembered in `received`; a second one kills.
+    """While it is entered, the first of EXIT_CODES' signals is remembered in `received`, and nothing else is done.
 
-    Nothing is done in the handler itself: the interpreter may be anywhere, the middle of a save included.
+    The interpreter may be anywhere when a signal comes, the middle of a save included. With `at_once`, for when there
+    is nothing to save, the handler raises SystemExit. A signal that comes more than REPEAT_S later ends the process
+    there and then. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
         self.received: signal.Signals | None = None
+        self._at_once = at_once
+        self._received_s = 0.0
         self._pid = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
+        self._worker_error: RuntimeError | None = None
+        self._worker_error_s = 0.0
 
     def __enter__(self) -> StopSignals:
         """Install the handlers."""
-        self._previous = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        handlers: dict[signal.Signals, Callable[..., None]] = dict.fromkeys(EXIT_CODES, self._handle)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            del handlers[signal.SIGHUP]
+        if hasattr(signal, "SIGCHLD"):
+            _set_SIGCHLD_handler()  # torch's, which it would install over ours when it starts the first workers
+            if getattr(signal.getsignal(signal.SIGCHLD), "__func__", None) is not StopSignals._handle_child:
+                handlers[signal.SIGCHLD] = self._handle_child
+        self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -36,15 +59,66 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
-        if os.getpid() != self._pid:  # a data-loading worker, forked with our handlers
-            if received is signal.SIGTERM:  # how the loader ends a worker; Ctrl-C, which all get, is the trainer's
-                _die_of(received)
+        if os.getpid() != self._pid:  # a process that was forked with our handlers
+            if received is signal.SIGTERM:  # how its parent ends it; the others, which all get, are the trainer's
+                signal.signal(received, signal.SIG_DFL)
+                signal.raise_signal(received)
         elif self.received is None:
-            self.received = received
-        else:
-            _die_of(received)
+            self.received, self._received_s = received, time.monotonic()
+            if self._at_once:
+                raise SystemExit(EXIT_CODES[received])
+        elif time.monotonic() - self._received_s > REPEAT_S:
+            os._exit(EXIT_CODES[received])
+
+    def _handle_child(self, number: int, frame: FrameType | None) -> None:
+        """Let torch's handler raise what it says of a dead worker only where its batch is waited for, never in a step.
+
+        So the state is whole when training ends by it. There it must be raised: a worker that was killed may have
+        written half a batch, and the rest would be waited for without end.
+        """
+        try:
+            self._previous[signal.SIGCHLD](number, frame)
+        except RuntimeError as error:
+            self._worker_error, self._worker_error_s = error, time.monotonic()
+        if self._worker_error is None:
+            return
+        if any(not worker.is_alive() for worker in _waited_for(frame)):
+            worker_error, self._worker_error = self._worker_error, None
+            raise worker_error
+        if time.monotonic() - self._worker_error_s < 60:  # it may have given all its batches
+            main_thread = threading.main_thread().ident
+            threading.Timer(0.1, signal.pthread_kill, (main_thread, number)).start()  # look again
 
 
-def _die_of(received: signal.Signals) -> None:
-    signal.signal(received, signal.SIG_DFL)
-    signal.raise_signal(received)
+def _waited_for(frame: FrameType | None) -> Sequence[BaseProcess]:
+    """Return the workers that this frame waits for to give a batch."""
+    while frame is not None:
+        iterator = frame.f_locals.get("self")
+        if frame.f_code.co_name == "__next__" and isinstance(iterator, LoaderIterator):
+            return iterator._workers
+        frame = frame.f_back
+    return ()
+
+
+def _leave_group() -> None:
+    """Give a process that is forked while StopSignals is entered a group of its own: signals to ours are for us."""
+    if getattr(signal.getsignal(signal.SIGTERM), "__func__", None) is StopSignals._handle:
+        os.setpgid(0, 0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_group)  # at once: a worker is signalled as it starts, too
+
+
+def init_worker(init_fn: Callable[[int], None] | None, worker_id: int) -> None:
+    """Leave the signals of a process group to the trainer, in a data-loading worker, and call its own `init_fn`.
+
+    `timeout`, a closed terminal and Ctrl-C signal the whole group. SIGTERM must still end a worker, as its parent sends
+    it; so the worker gets a group of its own, one that was not forked too.
+    """
+    for number in EXIT_CODES.keys() - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    if init_fn is not None:
+        init_fn(worker_id)

@@ -346,7 +346,7 @@ def test_a_stop_in_an_epoch_of_an_endless_loader_loses_that_epoch_and_says_so(
     config = plain_config(tmp_path / "stopped")
     with pytest.raises(Stopped):
         train(config, trainer=Interrupted)
-    assert "this loop is saved between epochs alone: the epoch under way is lost" in caplog.text
+    assert "this loop cannot be saved here: what came after the last checkpoint is lost" in caplog.text
     assert newest(the_run(config))["position"]["step_in_epoch"] == 0
     run("-r", str(the_run(config)), trainer=endless)
     assert_same_run(expected, the_run(config))

@@ -21,7 +21,6 @@ from checkpoint.file import find_checkpoint, load_checkpoint
 from checkpoint.writer import CheckpointWriter
 from faults import (
     assert_same_run,
-    exit_code,
     finish,
     kill_until_done,
     start,
@@ -132,24 +131,12 @@ def test_a_signal_stops_well_wherever_it_comes(place: str, number: signal.Signal
     assert_same_run(expected, the_run(config))
 
 
-def test_a_second_signal_leaves_at_once_with_a_whole_checkpoint(tmp_path: Path) -> None:
-    config = small_config(tmp_path / "run", trainer__epochs=1000, trainer__early_stop=None)
-    process = start("-c", write_config(config), script="toy", setup=signal_twice)
-    assert exit_code(process) == -signal.SIGTERM
-    load_checkpoint(find_checkpoint(the_run(config)))
-    assert status_of(the_run(config))["status"] == "running"
-
-
-def signal_twice() -> None:
-    """Let this process send itself two signals in the first validation."""
-    signal_once(ToyTrainer, "_valid_epoch", signal.SIGTERM, 0)
-    signal_once(ToyTrainer, "_valid_epoch", signal.SIGTERM, 0)
-
-
 def test_handlers_are_put_back_after_a_run(tmp_path: Path) -> None:
-    before = {number: signal.getsignal(number) for number in CODES}
-    train(small_config(tmp_path / "run"))
-    assert {number: signal.getsignal(number) for number in CODES} == before
+    numbers = [*CODES, signal.SIGCHLD, signal.SIGHUP]
+    train(small_config(tmp_path / "run"))  # torch installs its handler once
+    before = {number: signal.getsignal(number) for number in numbers}
+    train(small_config(tmp_path / "run", data_loader__args__num_workers=1))
+    assert {number: signal.getsignal(number) for number in numbers} == before
 
 
 @pytest.mark.parametrize("num_kills", [3, pytest.param(50, marks=pytest.mark.slow)])

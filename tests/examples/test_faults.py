@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -238,15 +239,22 @@ def test_a_stop_at_every_batch_of_validation_is_exact(
 def test_a_second_signal_leaves_at_once_with_a_whole_checkpoint(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", trainer__epochs=1000, trainer__early_stop=None)
     process = start("-c", write_config(config), setup=partial(signal_twice, Trainer, "_valid_epoch"))
-    assert exit_code(process) == -signal.SIGTERM
+    assert exit_code(process) == 143
     load_checkpoint(find_checkpoint(the_run(config)))
     assert status_of(the_run(config))["status"] == "running"
 
 
 def signal_twice(owner: type, method: str) -> None:
-    """Let this process send itself two signals in the first call of a method."""
+    """Let this process send itself two signals in the first call of a method, more than a second apart."""
     signal_once(owner, method, signal.SIGTERM, 0)
-    signal_once(owner, method, signal.SIGTERM, 0)
+    pausing = getattr(owner, method)
+
+    def signalling(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.1)
+        return pausing(*args, **kwargs)
+
+    setattr(owner, method, signalling)
 
 
 @pytest.mark.parametrize("num_kills", marked([3, 100], fast=[3]))
