@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -92,5 +93,10 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        print(f"{error.strerror}: raise the limit of the process, such as with ulimit -n 1024", file=sys.stderr)
+        sys.exit(RunDirError.exit_code)
     except KeyboardInterrupt:  # before training began, or a second time during it
         sys.exit(130)
