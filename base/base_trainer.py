@@ -21,9 +21,8 @@ from base.plain_loop import PlainLoop
 from base.resume import check_exactness, parts_of, restore
 from checkpoint.environment import describe_environment
 from checkpoint.file import LATEST, load_checkpoint
-from checkpoint.run_dir import set_aside_later
-from checkpoint.run_lock import locked
-from checkpoint.run_status import State, status_reported
+from checkpoint.run_dir import check_file_handles, set_aside_later
+from checkpoint.run_status import State, check_same_run, run_number, status_reported
 from checkpoint.writer import CheckpointWriter
 from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
@@ -109,12 +108,15 @@ class BaseTrainer(ABC):
         self.loop.attach()
         self._preflight()
         self.environment = self._environment()
-        with StopSignals() as self.signals, self._locked_run_dir() as run_dir:
+        check_file_handles(getattr(self.loop.loader, "num_workers", 0))
+        with StopSignals() as self.signals, self.config.held_run_dir() as check_held:
+            run_dir = self.checkpoint_dir
             log_sizes = self._resume(self.config.resume)["logs"] if self.config.resume else None
+            number = run_number(run_dir, log_sizes)
             self.config.start_logging()
             with (
-                status_reported(run_dir, self.position, self._final_state),
-                RunLog(run_dir, self.writer, log_sizes) as self.run_log,
+                status_reported(run_dir, number, self.position, self._final_state, check_held),
+                RunLog(run_dir, self.writer, number, log_sizes, check_held) as self.run_log,
                 CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
                 self._nothing_to_resume_before_the_first_step(),
             ):
@@ -145,12 +147,6 @@ class BaseTrainer(ABC):
                 with suppress(OSError):  # the disk may be what failed
                     (self.checkpoint_dir / LATEST).unlink(missing_ok=True)
             raise
-
-    @contextmanager
-    def _locked_run_dir(self) -> Iterator[Path]:
-        self.config.make_run_dir()
-        with locked(self.checkpoint_dir):
-            yield self.checkpoint_dir
 
     def _save_stopped(self) -> None:
         """Save where the run is, unless that is saved, and wait: a save that fails is reported rather than the stop."""
@@ -275,11 +271,12 @@ class BaseTrainer(ABC):
         checkpoint = load_checkpoint(resume_path)
         check_exactness(checkpoint, self.environment, self.config, self.logger)
         self.last_log = restore(checkpoint, self._stateful(), self.device, resume_path)
+        check_same_run(resume_path.parent, checkpoint["logs"], resume_path)
         # Steps were made, in another process: else torch warns where a resumed run begins with the scheduler's step.
         for optimizer in (part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)):
             optimizer._opt_called = self.position.global_step > 0  # type: ignore[attr-defined]
         self.saved_at = astuple(self.position)
-        set_aside_later(resume_path.parent, self.position, self.monitor.best_epoch)
+        set_aside_later(resume_path, self.position, self.monitor.best_epoch)
         return checkpoint
 
     def _save_checkpoint(self, epoch: int, save_best: bool = False) -> None:

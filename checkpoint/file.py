@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from checkpoint.upgrade import FORMAT, upgrade
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, RunDirError
 
 SEAL = re.compile(rb"sha256=([0-9a-f]{64})( epoch=(\d{12}) step=(\d{12}))")
 SEAL_BYTES = 7 + 64 + 7 + 12 + 6 + 12
@@ -75,9 +75,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_files(run_dir: Path) -> list[Path]:
-    """Return the checkpoints of a run: the files that this project names, and no others."""
-    files = [path for path in run_dir.glob("*.pth") if path.is_file()]
-    return sorted(path for path in files if path.name in (BEST, LATEST, PREVIOUS) or _epoch(path) is not None)
+    """Return the checkpoints of a run: the files that this project names, and no others. Raises RunDirError."""
+    try:
+        files = [path for path in run_dir.iterdir() if path.suffix == ".pth" and path.is_file()]
+    except OSError as error:
+        raise RunDirError(f"{run_dir}: cannot be read: {error.strerror}") from None
+    return sorted(path for path in files if path.name in (BEST, LATEST, PREVIOUS) or epoch_of(path) is not None)
 
 
 def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
@@ -86,12 +89,16 @@ def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
     Damaged files are skipped with a warning. Raises CheckpointError where nothing usable is there.
     """
     path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file or directory")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file or directory") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if path.is_file():
         _unseal(path)  # now, since the next thing to be read is the config beside it
         return path
-    order = {file: (file.name == prefer, sealed_position(file), _epoch(file) or 0) for file in checkpoint_files(path)}
+    order = {file: (file.name == prefer, sealed_position(file), epoch_of(file) or 0) for file in checkpoint_files(path)}
     errors: list[str] = []
     for file in sorted(order, key=order.__getitem__, reverse=True):
         try:
@@ -104,6 +111,15 @@ def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
             return file
     what = f"none of its {len(order)} checkpoints is whole: {errors[0]}" if errors else "there is no checkpoint in it"
     raise CheckpointError(f"{path}: {what}")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file at `path` is, to the byte, a checkpoint as it was written."""
+    try:
+        _unseal(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _seal(body: bytes, epoch: int, step: int) -> bytes:
@@ -140,6 +156,8 @@ def sealed_position(path: Path) -> tuple[float, float]:
             seal = SEAL.fullmatch(file.read())
     except FileNotFoundError:  # deleted by the trainer since the directory was read
         return (-1, -1)
+    except OSError as error:  # not damaged: a run must not go on from an earlier one beside it
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     return (int(seal.group(3)), int(seal.group(4))) if seal else (math.inf, math.inf)
 
 
@@ -203,6 +221,7 @@ def _check_tensors(state: dict[str, Any], path: Path) -> None:
             owned.add(memory)
 
 
-def _epoch(path: Path) -> int | None:
-    found = re.fullmatch(r"checkpoint-epoch(\d+)", path.stem)
+def epoch_of(path: Path) -> int | None:
+    """Return the epoch of `checkpoint-epoch{N}.pth`, None for any other name."""
+    found = re.fullmatch(r"checkpoint-epoch([1-9]\d*)\.pth", path.name)
     return int(found.group(1)) if found else None

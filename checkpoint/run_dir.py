@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from checkpoint.file import BEST, checkpoint_files, sealed_position
+from checkpoint.file import BEST, LATEST, checkpoint_files, is_whole, sealed_position
+from checkpoint.run_lock import is_held
 from checkpoint.writer import link
+from utils.errors import RunDirError
 from utils.files import read_json
 from utils.position import Position
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+WHY = {"superseded": "later than where the run goes on", "damaged": "its content is not what was written"}
 logger = logging.getLogger("run")
 
 
@@ -30,36 +39,98 @@ def make_new_dir(path: Path) -> Path:
     raise FileExistsError(17, "every name is taken", str(path))
 
 
+def check_file_handles(num_workers: int) -> None:
+    """Raise RunDirError where this process may open too few files for logs, checkpoints and `num_workers` workers.
+
+    Where they run out in the middle, workers wait for ever.
+    """
+    if resource is None or not os.path.isdir("/dev/fd"):
+        return
+    limit, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], 16 + 16 * num_workers
+    try:
+        num_open = len(os.listdir("/dev/fd"))
+    except OSError:  # not even that
+        num_open = limit
+    if limit != resource.RLIM_INFINITY and limit - num_open < needed:
+        raise RunDirError(
+            f"too few file handles: {limit}, {num_open} of them in use; give {num_open + needed} by ulimit -n"
+        )
+
+
 def newest_run(experiment_dir: Path) -> Path | None:
     """Return the run under `experiment_dir` that was last started or resumed and has a checkpoint, or None.
 
-    Runs for debugging, on a few batches, do not count.
+    One that another process has just started comes first. Runs for debugging, on a few batches, do not count. Raises
+    RunDirError where something may not be read: it may be the newest.
     """
-    runs = [path.parent for path in experiment_dir.glob("*/config.json") if checkpoint_files(path.parent)]
-    runs = [run for run in runs if not _is_debugging(run)]
-    return max(runs, key=lambda run: (run / "config.json").stat().st_mtime_ns, default=None)
+    try:
+        dirs = [path for path in experiment_dir.iterdir() if path.is_dir()] if experiment_dir.is_dir() else []
+        runs = [path for path in dirs if checkpoint_files(path) and (path / "config.json").exists()]
+        starting = [path for path in dirs if path not in runs and is_held(path)]
+        runs = [run for run in runs if not _is_debugging(run)]
+        return max(starting or runs, key=_started_ns, default=None)
+    except OSError as error:
+        raise RunDirError(f"{experiment_dir}: cannot be read: {error.strerror}") from None
+
+
+def _started_ns(run_dir: Path) -> int:
+    config = run_dir / "config.json"
+    return (config if config.exists() else run_dir).stat().st_mtime_ns
 
 
 def _is_debugging(run_dir: Path) -> bool:
-    trainer = read_json(run_dir / "config.json").get("trainer", {})
-    return bool(trainer.get("limit_batches") or trainer.get("overfit_batches"))
+    trainer = saved_config(run_dir).get("trainer")
+    return isinstance(trainer, dict) and bool(trainer.get("limit_batches") or trainer.get("overfit_batches"))
 
 
-def set_aside_later(run_dir: Path, position: Position, best_epoch: int) -> None:
-    """Rename the checkpoints that are later than `position`, or unreadable: what going or falling back leaves behind.
+def saved_config(run_dir: Path) -> dict[str, Any]:
+    """Return the config that a run saved. Raises RunDirError where that cannot be read."""
+    path = config_file(run_dir)
+    try:
+        config = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunDirError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not isinstance(config, dict):
+        raise RunDirError(f"{path}: is no config")
+    return config
 
-    None must be taken for the newest again: they know log files that are now cut back and written again. Nothing is
-    deleted. The checkpoint of `best_epoch`, where there is one, becomes the best again.
+
+def config_file(run_dir: Path) -> Path:
+    """Return the path of the config that a run saved. Raises RunDirError where it is no file that can be read."""
+    path = run_dir / "config.json"
+    if not path.is_file():
+        raise RunDirError(f"{path}: is {'no regular file' if path.exists() else 'missing'}; give another with -c")
+    if not os.access(path, os.R_OK):
+        raise RunDirError(f"{path}: cannot be read: Permission denied")
+    return path
+
+
+def set_aside_later(chosen: Path, position: Position, best_epoch: int) -> None:
+    """Rename the checkpoints of a run that are later than `position`, that of the `chosen` one, or damaged.
+
+    Going or falling back leaves them behind, and none must be taken for the newest again: they know log files that are
+    now cut back and written again. Nothing is deleted. The newest whole one, and the checkpoint of `best_epoch` where
+    there is one, get their names again.
     """
     here = (position.epoch, position.step_in_epoch)
-    for path in checkpoint_files(run_dir):
-        if sealed_position(path) > here:
-            logger.warning(f"set aside {path.name}: later than where the run goes on, or damaged")
-            names = (path.with_name(f"{path.name}.superseded{i or ''}") for i in range(10_000))
-            path.rename(next(name for name in names if not name.exists()))
-    best = run_dir / f"checkpoint-epoch{best_epoch}.pth"
-    if best.exists() and not (run_dir / BEST).exists():
-        link(best, BEST)
+    for path in checkpoint_files(chosen.parent):
+        if sealed_position(path) < here or path.samefile(chosen):
+            continue
+        if not is_whole(path):
+            _set_aside(path, "damaged")
+        elif sealed_position(path) > here:
+            _set_aside(path, "superseded")
+    best = chosen.with_name(f"checkpoint-epoch{best_epoch}.pth")
+    for file, name in ((chosen, LATEST), (best, BEST)):
+        if file.exists() and not chosen.with_name(name).exists():
+            link(file, name)
+
+
+def _set_aside(path: Path, why: str) -> None:
+    names = (path.with_name(f"{path.name}.{why}{i or ''}") for i in range(10_000))
+    name = next(name for name in names if not os.path.lexists(name))
+    logger.warning(f"set aside {path.name} as {name.name}: {WHY[why]}")
+    path.rename(name)
 
 
 def adopt_resolved(config: dict[str, Any], saved: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoint.file import BEST, LATEST, PREVIOUS, serialise
+from checkpoint.file import BEST, LATEST, PREVIOUS, epoch_of, serialise
 from checkpoint.run_status import write_status
+from logger.run_log import RUN
 from utils.errors import NonFiniteError, writing_to
 from utils.files import fsync_dir, write_temp
 from utils.nested import map_tensors
@@ -36,7 +36,8 @@ class CheckpointWriter:
     def __init__(self, run_dir: Path, keep: int | None, sync_logs: Callable[[], None]) -> None:
         """`keep` is how many epoch checkpoints stay; `latest.pth` and `model_best.pth` always do.
 
-        `sync_logs` puts the log files on the disk; a checkpoint that knows of them must not be there before them.
+        `sync_logs` puts the log files on the disk; a checkpoint that knows of them must not be there before them. It
+        raises RunDirError where the run directory is no longer this process's.
         """
         self.run_dir = run_dir
         self.keep = keep
@@ -83,9 +84,9 @@ class CheckpointWriter:
         started = time.perf_counter()
         for part in snapshot.values():
             _check_finite(part, self.run_dir)
-        self._sync_logs()
         temp = write_temp(self.run_dir / names[0], serialise(snapshot))
         try:
+            self._sync_logs()
             if (self.run_dir / LATEST).exists():  # so that a damaged file always has one before it
                 link(self.run_dir / LATEST, PREVIOUS)
             for name in names[1:]:
@@ -95,7 +96,8 @@ class CheckpointWriter:
             temp.unlink(missing_ok=True)
         fsync_dir(self.run_dir)
         self._prune()
-        write_status(self.run_dir, "running", Position(**snapshot["position"]))
+        number = snapshot.get("logs", {}).get(RUN)
+        write_status(self.run_dir, "running", Position(**snapshot["position"]), number)
         seconds = time.perf_counter() - started
         text = f"saved {', '.join(names)} in {seconds:.2f} s; training waited {clone_s:.3f} s"
         if seconds + clone_s > USUAL_GRACE_S / 2:
@@ -106,9 +108,9 @@ class CheckpointWriter:
     def _prune(self) -> None:
         """Delete the oldest epoch checkpoints beyond `keep`; the newest is also `latest.pth`, so one always stays."""
         if self.keep is not None:
-            epochs = sorted(self.run_dir.glob("checkpoint-epoch*.pth"), key=_epoch_of)
-            for path in epochs[: -self.keep]:
-                path.unlink(missing_ok=True)
+            epochs = {epoch_of(path): path for path in self.run_dir.iterdir()}
+            for epoch in sorted(epoch for epoch in epochs if epoch is not None)[: -self.keep]:
+                epochs[epoch].unlink(missing_ok=True)
 
 
 def _check_finite(part: Any, run_dir: Path) -> None:
@@ -130,11 +132,6 @@ def _check_finite(part: Any, run_dir: Path) -> None:
 def clone_to_cpu(state: Any) -> Any:
     """Return a copy of nested dicts, lists and tuples that shares no tensor with `state`; tensors are on the CPU."""
     return map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), state)
-
-
-def _epoch_of(path: Path) -> int:
-    found = re.fullmatch(r"checkpoint-epoch(\d+)", path.stem)
-    return int(found.group(1)) if found else -1
 
 
 def link(file: Path, name: str) -> None:

@@ -6,8 +6,11 @@ import logging
 import sys
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import TextIO
 
+from logger.console import make_console_lenient
 from utils.errors import printable
+from utils.files import make_own
 
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -27,9 +30,23 @@ class _ConsoleFormatter(_PrintableFormatter):
         return message if record.levelno <= logging.INFO else f"{record.levelname}: {message}"
 
 
+class _Console(logging.StreamHandler[TextIO]):
+    """Loses what it cannot write: a run goes on without a console, and says nothing of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave a mistake in the call to logging's own report."""
+        if not isinstance(sys.exc_info()[1], OSError | UnicodeError):
+            super().handleError(record)
+
+
+class _LogFile(_Console, logging.FileHandler):
+    """Loses what it cannot write, too: on a full disk the checkpoint, or metrics.jsonl, raises what is wrong."""
+
+
 def setup_logging() -> None:
     """Log to the console, and keep what is logged until `log_to_file` names a file."""
-    console = logging.StreamHandler(sys.stdout)
+    make_console_lenient()
+    console = _Console(sys.stdout)
     console.setLevel(logging.INFO)
     console.setFormatter(_ConsoleFormatter("%(message)s"))
     pending = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
@@ -39,14 +56,16 @@ def setup_logging() -> None:
 
 def log_to_file(path: Path) -> None:
     """Append to `path` from now on, what was logged since `setup_logging` first. Raises OSError."""
-    file = logging.FileHandler(path, encoding="utf-8")
+    if path.exists():
+        make_own(path)
+    file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_PrintableFormatter(FILE_FORMAT))
     root = logging.getLogger()
     for handler in root.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
             handler.flush()
-    _replace_handlers(*(h for h in root.handlers if type(h) is logging.StreamHandler), file)
+    _replace_handlers(*(h for h in root.handlers if type(h) is _Console), file)
 
 
 def close_logging() -> None:

@@ -8,8 +8,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch.utils.tensorboard.writer as torchs
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
+from logger.event_file import EventFile
 
 WITHOUT_MODE = ("add_histogram",)  # as in the published template
 
@@ -32,10 +35,11 @@ class TensorboardWriter:
         if log_dir is not None:
             self.open(log_dir)
 
-    def open(self, log_dir: str | Path) -> None:
-        """Write into `log_dir` from now on, what came earlier first."""
+    def open(self, log_dir: str | Path, suffix: str = "") -> None:
+        """Write into `log_dir` from now on, what came earlier first; the names of the files end in `suffix`."""
         if self.enabled:
-            self.writer = SummaryWriter(str(log_dir))
+            torchs.EventFileWriter = EventFile  # torch makes more files in some `add_*`
+            self.writer = SummaryWriter(str(log_dir), filename_suffix=suffix)
         early, self._early = self._early, []
         for call in early:
             call()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from checkpoint.file import find_checkpoint
-from checkpoint.run_dir import adopt_resolved, make_new_dir, newest_run
-from checkpoint.run_lock import refuse_if_locked
+from checkpoint.run_dir import adopt_resolved, config_file, make_new_dir, newest_run, saved_config
+from checkpoint.run_lock import LOCK_FILE, locked, refuse_if_locked
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
 from parse_config.command_line import CustomArg, add_override_flags, answer_question, overrides_of
@@ -24,8 +25,9 @@ from parse_config.problems import find_oddities, find_problems
 from parse_config.schema import Slots, config_model, fill_defaults, marked, project_slots
 from parse_config.slot import Slot
 from utils.annotations import Mark
-from utils.errors import ConfigError, printable, writing_to
-from utils.files import read_json, write_json
+from utils.errors import ConfigError, RunDirError, printable, writing_to
+from utils.file_lock import file_lock
+from utils.files import write_json
 
 
 @runtime_checkable
@@ -66,6 +68,7 @@ class ConfigParser:
         self.has_taken_weights = False  # those of `init_from`
         self.allow_inexact = allow_inexact
         self.is_rehearsal = is_rehearsal
+        self._must_be_first = False  # the run that this one goes on with, where it is not the first of its name
         self.layers = config if isinstance(config, ConfigLayers) else ConfigLayers(config)
         unsure = self.layers.override_all(modification or {}, "command line")
         problems = find_problems(self.config, self.slots, unsure)
@@ -100,8 +103,8 @@ class ConfigParser:
         """
         options, slots = list(options), project_slots() if slots is None else slots
         add_override_flags(args, options)
-        cli = args.parse_args(argv)
         setup_logging()
+        cli = args.parse_args(argv)
         answer_question(cli, args, slots)
         is_resumed = cli.resume is not None and cli.config is None
         is_rehearsal, goes_on = getattr(cli, "check", False), getattr(cli, "resume_latest", False)
@@ -112,7 +115,7 @@ class ConfigParser:
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if checkpoint and is_resumed and not is_rehearsal and prefer is None:
             refuse_if_locked(checkpoint.parent)  # before any data is read
-        path = checkpoint.parent / "config.json" if checkpoint and is_resumed else Path(cli.config)
+        path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
         config.allow_inexact = getattr(cli, "allow_inexact", False)
@@ -138,18 +141,21 @@ class ConfigParser:
     def go_on_with_newest(self) -> None:
         """Resume the newest run of this config's name, where there is one; else this stays a new run.
 
-        Raises CheckpointError where that run has checkpoints, but none is whole.
+        Raises CheckpointError where that run has checkpoints, but none is whole, and RunDirError where another process
+        trains it.
         """
         run_dir = newest_run(self._save_dir.parent)
+        self._must_be_first = run_dir is None
         if run_dir is not None:
-            self.resume = find_checkpoint(run_dir)
-            self._save_dir = run_dir
-            saved = read_json(run_dir / "config.json")
-            adopt_resolved(self.config, saved)
-            self._typed = self._model.model_validate(self.config)
-            self.resolve("data_loader", saved["data_loader"].get("args", {}) | self["data_loader"].get("args", {}))
             if not self.is_rehearsal:
                 refuse_if_locked(run_dir)
+            self.resume = find_checkpoint(run_dir)
+            self._save_dir = run_dir
+            saved = saved_config(run_dir)
+            adopt_resolved(self.config, saved)
+            self._typed = self._model.model_validate(self.config)
+            args = (saved.get("data_loader") or {}).get("args", {})
+            self.resolve("data_loader", args | self["data_loader"].get("args", {}))
 
     def init_obj(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Build what section `name` names: a class becomes an object, a function itself or a partial of it.
@@ -178,6 +184,35 @@ class ConfigParser:
             check_size(self.config)
             with writing_to(self._save_dir):
                 self._save_dir = make_new_dir(self._save_dir)
+
+    @contextmanager
+    def held_run_dir(self) -> Iterator[Callable[[], None]]:
+        """Make the directory of a new run, and hold it or that of a resumed one; yield a check that it still is held.
+
+        Raises RunDirError: it cannot be made, another process has it, or one that was asked for the newest run as well
+        has started one meanwhile.
+        """
+        with ExitStack() as stack:
+            with self._first_alone() if self._must_be_first else nullcontext():
+                self.make_run_dir()
+                check_held = stack.enter_context(locked(self._save_dir))
+            yield check_held
+
+    @contextmanager
+    def _first_alone(self) -> Iterator[None]:
+        """Let one process at a time make the first run of its name. Raises RunDirError where there is one now."""
+        experiment = self._save_dir.parent
+        with writing_to(experiment):
+            experiment.mkdir(parents=True, exist_ok=True)
+            with file_lock(experiment / LOCK_FILE, on_wait=lambda: None):
+                try:
+                    if run_dir := newest_run(experiment):
+                        refuse_if_locked(run_dir)
+                        raise RunDirError(f"{run_dir}: was started meanwhile; start again to go on with it")
+                    yield
+                finally:
+                    with suppress(OSError):  # Windows deletes no file that is open
+                        (experiment / LOCK_FILE).unlink()
 
     def start_logging(self) -> None:
         """Write the resolved config into the run directory, and log to its info.log from now on. Raises RunDirError."""

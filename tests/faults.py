@@ -125,7 +125,7 @@ def assert_same_run(expected: Path, got: Path) -> None:
 def curves_of(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """Return every point of every curve as it is in the event files, none dropped; without clock times."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    for path in sorted(run_dir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(run_dir.glob("events.out.tfevents.*"), key=lambda path: path.name):  # as TensorBoard reads them
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.tensor.float_val and not value.tag.startswith("perf/"):

@@ -167,6 +167,8 @@ def as_user_error(error: Exception) -> UserError | None:
         return death
     if is_out_of_memory(error):
         return OutOfMemoryError(f"out of memory: {last_line(error)}\ntry a smaller batch_size, model or num_workers")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return RunDirError(f"{error.strerror}: raise the limit of the process, such as with ulimit -n 1024")
     return error if isinstance(error, UserError) else None
 
 

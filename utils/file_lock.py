@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -18,27 +19,42 @@ class LockHeldError(Exception):
 
 
 @contextmanager
-def file_lock(path: Path, owner: str = "", on_wait: Callable[[], object] | None = None) -> Iterator[None]:
+def file_lock(path: Path, owner: str = "", on_wait: Callable[[], object] | None = None) -> Iterator[Callable[[], bool]]:
     """Hold the lock file `path`, with the text `owner` in it. The file stays when the lock is released.
 
-    Where another process holds it, call `on_wait` once and then wait; without `on_wait`, raise LockHeldError.
-    Raises OSError where `path` cannot be written to. Whoever holds it must not open `path` once more:
-    closing a file drops all record locks that the process has on it.
+    Yields a function that says whether `path` still is the file that is locked; where it was deleted, moved or
+    replaced, another process can lock another one. Where another process holds it, call `on_wait` once and then wait;
+    without `on_wait`, raise LockHeldError. Raises OSError where `path` cannot be written to. Whoever holds it must not
+    open `path` once more: closing a file drops all record locks that the process has on it.
     """
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            lock = _acquire(file, should_wait=False)
-        except (BlockingIOError, PermissionError, TimeoutError):
-            if on_wait is None:
-                file.seek(0)
-                raise LockHeldError(file.read().strip() or "another process") from None
-            on_wait()
-            lock = _acquire(file, should_wait=True)
-        with lock:
-            file.truncate(0)
-            file.write(owner)
-            file.flush()
-            yield
+    while True:
+        with open(path, "a+", encoding="utf-8") as file, _acquired(file, on_wait):
+            if _is_at(file, path) and os.fstat(file.fileno()).st_nlink == 1:
+                file.truncate(0)
+                file.write(owner)
+                file.flush()
+                yield lambda: _is_at(file, path)
+                return
+            if _is_at(file, path):  # it has another name too, such as in a backup of hard links: not ours to write to
+                path.unlink()
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def _acquired(file: TextIO, on_wait: Callable[[], object] | None) -> AbstractContextManager[object]:
+    try:
+        return _acquire(file, should_wait=False)
+    except (BlockingIOError, PermissionError, TimeoutError):
+        if on_wait is None:
+            file.seek(0)
+            raise LockHeldError(file.read().strip() or "another process") from None
+        on_wait()
+        return _acquire(file, should_wait=True)
 
 
 def _acquire(file: TextIO, should_wait: bool) -> AbstractContextManager[object]:

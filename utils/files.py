@@ -44,8 +44,9 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 def write_temp(path: Path, data: bytes) -> Path:
     """Write `data` to a temp file beside `path`, fsync it, and return its path. Raises OSError, leaving no file."""
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temp.unlink(missing_ok=True)  # one of a killed process of this number may be another name of a checkpoint
     try:
-        with open(temp, "wb") as file:
+        with open(temp, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -53,6 +54,15 @@ def write_temp(path: Path, data: bytes) -> Path:
         temp.unlink(missing_ok=True)
         raise
     return temp
+
+
+def make_own(path: Path, size: int | None = None) -> None:
+    """Let the file be one without other names, of at most `size` bytes: where it is not, by a new file."""
+    stat = path.stat()
+    if stat.st_nlink > 1 or (size is not None and stat.st_size > size):
+        with open(path, "rb") as file:
+            data = file.read(size)
+        write_atomic(path, data)
 
 
 def fsync_dir(directory: Path) -> None:

@@ -1,0 +1,61 @@
+"""A console that cannot stop a run: closed, full, or unable to show a character, it loses text and says nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, TextIO
+
+
+class LenientStream:
+    """Writes to `stream` until that fails; from then on, what the process writes to its file goes nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """`stream` is sys.stdout or sys.stderr."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text`, and return its length, whatever became of it."""
+        try:
+            self._stream.write(text)
+        except UnicodeError:
+            self._stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+        except OSError as error:
+            self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system, where that takes it."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else the stream has, such as `isatty` and `encoding`."""
+        return getattr(self._stream, name)
+
+    def _give_up(self, error: OSError) -> None:
+        """Turn the file into the null device, which takes what is still in buffers too; Python flushes them at exit."""
+        if not isinstance(error, BlockingIOError):  # of a terminal that is slow
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
+def make_console_lenient() -> None:
+    """Replace sys.stdout and sys.stderr, unless somebody else has, by streams that lose what they cannot write.
+
+    A standard file that is closed becomes the null device, lest the next file that the process opens get its number.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed when Python started
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, LenientStream(stream))
