@@ -259,6 +259,7 @@ def limit_file_size_at_step(step: int, num_bytes: int) -> None:
 
     def limiting(trainer: Trainer) -> None:
         if trainer.position.global_step + 1 == step:
+            assert trainer.checkpoints is not None
             trainer.checkpoints.wait()  # for the save before, which a busy machine may not have finished
             resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
         after_step(trainer)
