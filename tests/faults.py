@@ -100,6 +100,19 @@ def kill_until_done(config: dict[str, Any], generator: random.Random, max_kills:
     return max_kills
 
 
+def signal_once(owner: type, method: str, number: int, skip: int, setattr: Callable[..., None] = setattr) -> None:
+    """Let this process send itself a signal in the `skip`-th call of a method, in the midst of what it does."""
+    original = getattr(owner, method)
+    calls = iter(range(1_000_000))
+
+    def signalling(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == skip:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    setattr(owner, method, signalling)
+
+
 def the_run(config: dict[str, Any]) -> Path:
     """Return the only run of `config` that has a checkpoint; one killed before its first is not gone on with."""
     (run_dir,) = {path.parent for path in Path(config["trainer"]["save_dir"]).glob("*/*/*.pth")}

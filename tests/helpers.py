@@ -72,6 +72,12 @@ def records_of(run_dir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in lines]
 
 
+def status_of(run_dir: Path) -> dict[str, Any]:
+    """Return status.json."""
+    content: dict[str, Any] = json.loads((run_dir / "status.json").read_text())
+    return content
+
+
 def assert_equal(one: Any, other: Any, where: str = "") -> None:
     """Assert that two states are equal to the bit; NaN equals NaN."""
     assert type(one) is type(other), where

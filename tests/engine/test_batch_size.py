@@ -60,7 +60,6 @@ def test_the_search_leaves_no_trace_in_the_run(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _little_garbage() -> Iterator[None]:
     """Freeze what is imported: the search collects garbage after each size, which would take a third of a second."""
-    gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()

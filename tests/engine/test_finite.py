@@ -11,7 +11,6 @@ from base import FiniteWatch
 from utils import Position
 
 NAN, INF = math.nan, math.inf
-ONE = torch.tensor(1.0)
 
 
 def watch_of(values: list[tuple[float, float]], max_skipped_steps: int = 0) -> FiniteWatch:

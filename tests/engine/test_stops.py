@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from faults import (
     assert_same_run,
     finish,
     kill_until_done,
+    signal_once,
     start,
     the_run,
     wait_until,
     whole_run,
     write_config,
 )
-from helpers import epochs_of, newest, records_of
+from helpers import epochs_of, newest, records_of, status_of
 from toy import PlainTrainer, ToyTrainer
 from toy_runs import run, small_config, train
 from utils import NonFiniteError, OutOfMemoryError, RunDirError, exit_on_user_error
@@ -46,12 +47,6 @@ KINDS: dict[str, dict[str, Any]] = {
         "lr_scheduler": {"type": "LambdaLR", "interval": "step", "args": {"lr_lambda": "0.99 ** step"}},
     },
 }
-
-
-def status_of(run_dir: Path) -> dict[str, Any]:
-    """Return status.json."""
-    content: dict[str, Any] = json.loads((run_dir / "status.json").read_text())
-    return content
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if "workers" in k else k for k in KINDS])
@@ -90,19 +85,6 @@ PLACES: dict[str, tuple[type, str]] = {
     "finish": (BaseTrainer, "_finish_epoch"),
 }
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
-
-
-def signal_once(owner: type, method: str, number: int, skip: int, setattr: Callable[..., None] = setattr) -> None:
-    """Let this process send itself a signal in the `skip`-th call of a method, in the midst of what it does."""
-    original = getattr(owner, method)
-    calls = iter(range(1_000_000))
-
-    def signalling(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == skip:
-            os.kill(os.getpid(), number)
-        return original(*args, **kwargs)
-
-    setattr(owner, method, signalling)
 
 
 @pytest.mark.parametrize(

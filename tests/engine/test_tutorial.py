@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 
+from fork_server import ForkServer
 from helpers import ROOT
-from new_project import create
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -21,16 +19,14 @@ FILE = re.compile(r"# file: (\S+)\n")
 VALUE = re.compile(r"\b(?:val_)?(?:loss|accuracy) (\S+)")
 
 
-def run_command(line: str, project: Path) -> str:
+def run_command(line: str, project: Path, server: ForkServer) -> str:
     """Run a command of the tutorial in `project`, as a shell there would; return what it printed."""
     python, *words = shlex.split(line.removeprefix("$ "))
     assert python == "python", line
     args = [arg for word in words for arg in (expanded(word, project) if "*" in word else [word])]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *args]
-    result = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
-    return result.stdout
+    script = server.start(project, *args)
+    assert script.wait() == 0, f"{line}\n{script.output}"
+    return script.output
 
 
 def expanded(pattern: str, project: Path) -> list[str]:
@@ -41,15 +37,17 @@ def expanded(pattern: str, project: Path) -> list[str]:
 
 
 @pytest.mark.e2e
-def test_the_tutorial_leads_from_an_empty_project_to_a_tested_model(tmp_path: Path) -> None:
-    project = create(tmp_path / "my-project", is_empty=True)
+def test_the_tutorial_leads_from_an_empty_project_to_a_tested_model(
+    empty_project: Path, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    project = shutil.copytree(empty_project, tmp_path / "my-project")
     outputs = []
     for language, text in BLOCK.findall(TUTORIAL.read_text(encoding="utf-8")):
         file = FILE.match(text)
         if file:
             (project / file[1]).write_text(text[file.end() :], encoding="utf-8")
         elif language == "console":
-            outputs += [run_command(line, project) for line in text.splitlines()]
+            outputs += [run_command(line, project, fork_server) for line in text.splitlines()]
     _, resumed, tested, with_few_labels = outputs
     assert "epoch 11/20" in resumed
     assert "epoch 10/20" not in resumed

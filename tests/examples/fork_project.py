@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fork_server import ForkServer, Script
 from torch import Tensor, nn
 
 from base import BaseModel, split_indices
 from checkpoint.file import load_checkpoint
 from faults import with_changes
+from fork_server import ForkServer, Script
 from helpers import epochs_of, newest
 
 Loss = Callable[[Any, Tensor, Tensor], Tensor]

@@ -6,11 +6,9 @@ trains through the project's own train.py, and compares what came out with what 
 
 from __future__ import annotations
 
-import compileall
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fork_server import ForkServer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -28,7 +25,6 @@ from faults import assert_same_run
 from fork_project import (
     CLASSES,
     CONFIG,
-    ENGINE,
     LOADER,
     LR,
     MODEL,
@@ -47,35 +43,25 @@ from fork_project import (
     trained_model,
     val_loss,
 )
+from fork_server import ForkServer
 from helpers import ROOT, epochs_of, newest
-from new_project import create
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ForkServer]:
-    """Return a server that scripts of the projects are started by."""
-    server = ForkServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def unchanged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+def unchanged(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
     """Return a project as it is before any change, and the template's own engine files."""
-    path = create(tmp_path_factory.mktemp("changes") / "fork", is_empty=True)
+    path = shutil.copytree(empty_project, tmp_path_factory.mktemp("changes") / "fork")
     (path / "data_loader" / "points.py").write_text(LOADER)
     (path / "model" / "points.py").write_text(MODEL)
     (path / "config.json").write_text(json.dumps(CONFIG))
-    for folder in (path / name for name in ENGINE if name != "tests/engine"):
-        compileall.compile_dir(folder, quiet=1)  # once, rather than in every copy
     return path, engine_of(ROOT)
 
 
 @pytest.fixture
-def project(tmp_path: Path, unchanged: tuple[Path, dict[str, bytes]], server: ForkServer) -> Project:
+def project(tmp_path: Path, unchanged: tuple[Path, dict[str, bytes]], fork_server: ForkServer) -> Project:
     """Return a project of the test's own."""
     path, engine = unchanged
-    return Project(shutil.copytree(path, tmp_path / "fork"), server, engine)
+    return Project(shutil.copytree(path, tmp_path / "fork"), fork_server, engine)
 
 
 # model/

@@ -108,11 +108,10 @@ class Started(NamedTuple):
 
 @pytest.fixture(scope="module")
 def started(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Started:
-    """Start a run in a process of its own, with as many threads as this one has."""
+    """Start a run in a process of its own."""
     config = on_few_digits(json.loads((ROOT / "config.json").read_text()), digits_dir)
     config["trainer"]["save_dir"] = str(tmp_path_factory.mktemp("started"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPROFILEIMPORTTIME", "1")
         done = run_script("train.py", "-c", write_given(config), "--set", "trainer.epochs=1")
     assert done.returncode == 0, done.stderr

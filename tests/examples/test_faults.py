@@ -29,6 +29,7 @@ from faults import (
     exit_code,
     finish,
     kill_until_done,
+    signal_once,
     small_config,
     start,
     the_run,
@@ -38,7 +39,7 @@ from faults import (
     write_config,
 )
 from few_digits import on_few_digits
-from helpers import epochs_of, newest, records_of
+from helpers import epochs_of, newest, records_of, status_of
 from trainer import BatchResult, Trainer, run_batch
 from utils import CheckpointError, NonFiniteError, OutOfMemoryError, RunDirError, Stopped, exit_on_user_error
 
@@ -92,25 +93,6 @@ def whole(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> 
         return runs[key]
 
     return run
-
-
-def status_of(run_dir: Path) -> dict[str, Any]:
-    """Return status.json."""
-    content: dict[str, Any] = json.loads((run_dir / "status.json").read_text())
-    return content
-
-
-def signal_once(owner: type, method: str, number: int, skip: int) -> None:
-    """Let this process send itself a signal in the `skip`-th call of a method, in the midst of what it does."""
-    original = getattr(owner, method)
-    calls = iter(range(1_000_000))
-
-    def signalling(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == skip:
-            os.kill(os.getpid(), number)
-        return original(*args, **kwargs)
-
-    setattr(owner, method, signalling)
 
 
 KILLED = [("step", kind) for kind in KINDS] + [("save", kind) for kind in KINDS]
@@ -197,8 +179,6 @@ FAST = [
     ("save", 2, signal.SIGUSR1),
     ("loader start", 1, signal.SIGINT),
 ]
-# In the second epoch of three, what was saved after its last step is what is resumed.
-IN_VALIDATION = [case for case in SIGNALS if case[0] == "validation" and case[1] != 1]
 
 
 @pytest.mark.parametrize("case", marked(SIGNALS, FAST), ids="{0[0]}-{0[1]}-{0[2].name}".format)
@@ -287,6 +267,8 @@ def limit_file_size_at_step(step: int, num_bytes: int) -> None:
 
     def limiting(trainer: Trainer) -> None:
         if trainer.position.global_step + 1 == step:
+            assert trainer.checkpoints is not None
+            trainer.checkpoints.wait()  # for the save before, which a busy machine may not have finished
             resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
         after_step(trainer)
 

@@ -13,15 +13,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fork_server import ForkServer
 
 from faults import curves_of
+from fork_server import ForkServer
 from helpers import ROOT, assert_equal, newest, records_of
-from new_project import create
 
 FORKS = sorted(path.parent for path in Path(__file__).parent.glob("*/config.json"))
 MAX_CHANGED = 5
@@ -37,25 +35,17 @@ def changed_lines(fork: Path) -> int:
 
 
 @pytest.fixture(scope="session")
-def ported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def ported(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return every fork's project directory: this template without its examples, with the fork's files laid over it."""
     parent = tmp_path_factory.mktemp("forks")
     projects = {}
     for fork in FORKS:
-        project = create(parent / fork.name, is_empty=True)
+        project = shutil.copytree(empty_project, parent / fork.name)
         shutil.copytree(fork, project, dirs_exist_ok=True)
         if (project / "port.diff").exists():
             subprocess.run(["git", "apply", "port.diff"], cwd=project, check=True)
         projects[fork.name] = project
     return projects
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[ForkServer]:
-    """Return a server that scripts of the forks are started by."""
-    server = ForkServer()
-    yield server
-    server.close()
 
 
 def the_run(project: Path, save_dir: str) -> Path:
@@ -76,12 +66,14 @@ def test_a_fork_is_ported_with_few_lines(fork: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [fork.name for fork in FORKS])
-def test_a_fork_trains_resumes_and_shows_its_curves(name: str, ported: dict[str, Path], server: ForkServer) -> None:
+def test_a_fork_trains_resumes_and_shows_its_curves(
+    name: str, ported: dict[str, Path], fork_server: ForkServer
+) -> None:
     project = ported[name]
-    train(server, project, "-c", "config.json", "--set", "trainer.save_dir=whole")
+    train(fork_server, project, "-c", "config.json", "--set", "trainer.save_dir=whole")
     whole = the_run(project, "whole")
     part = shutil.copytree(whole, project / "part" / whole.parent.name / whole.name)
-    train(server, project, "-r", str(part / "checkpoint-epoch1.pth"))
+    train(fork_server, project, "-r", str(part / "checkpoint-epoch1.pth"))
     assert_same_end(whole, part)
     assert newest(whole)["position"]["global_step"] > 0
     curves = curves_of(whole)
@@ -93,17 +85,17 @@ def test_a_fork_trains_resumes_and_shows_its_curves(name: str, ported: dict[str,
 
 @pytest.mark.parametrize("name", ["published", "gan", "vqa", "stocks"])
 def test_a_fork_that_is_killed_in_the_middle_of_an_epoch_resumes_to_the_bit(
-    name: str, ported: dict[str, Path], server: ForkServer
+    name: str, ported: dict[str, Path], fork_server: ForkServer
 ) -> None:
     project, generator = ported[name], random.Random(name)
     args = ["-c", "config.json", "--set", "trainer.epochs=4", "--set", "trainer.save_every_steps=1"]
-    train(server, project, *args, "--set", "trainer.save_dir=unkilled")
+    train(fork_server, project, *args, "--set", "trainer.save_dir=unkilled")
     args += ["--set", "trainer.save_dir=killed"]
     num_kills = 0
     while num_kills < 4:
         saves = list((project / "killed").glob("*/*/latest.pth"))
         before = saves[0].stat().st_mtime_ns if saves else 0
-        script = server.start(project, "train.py", *args)
+        script = fork_server.start(project, "train.py", *args)
         while script.poll() is None:  # until it has saved something new, and a little longer
             saves = list((project / "killed").glob("*/*/latest.pth"))
             if saves and saves[0].stat().st_mtime_ns > before:
@@ -118,7 +110,7 @@ def test_a_fork_that_is_killed_in_the_middle_of_an_epoch_resumes_to_the_bit(
         args = ["-r", str(the_run(project, "killed"))]
     assert num_kills > 0
     if script.code != 0:
-        train(server, project, *args)
+        train(fork_server, project, *args)
     assert_same_end(the_run(project, "unkilled"), the_run(project, "killed"))
 
 

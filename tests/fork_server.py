@@ -44,13 +44,13 @@ class ForkServer:
     """The process that scripts are forked from."""
 
     def __init__(self) -> None:
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        env = os.environ | {"PYTHONPATH": "", "PYTEST_ADDOPTS": ""}
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
     def start(self, project: Path, *args: str) -> Script:
-        """Start `args`, a script of the checkout `project` and its arguments."""
+        """Start `args`, a script of the checkout `project` or "-m" and a module, and its arguments."""
         log = project / "output.log"
         return Script(self, self.ask({"cwd": str(project), "args": args, "log": str(log)}), log)
 
@@ -70,10 +70,11 @@ def _run(cwd: str, args: list[str], log: str) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(1, 2)
     os.chdir(cwd)
-    sys.path[0], sys.argv = cwd, args
+    sys.path[0], sys.argv = cwd, args[args[0] == "-m" :]
     code = 0
     try:
-        runpy.run_path(args[0], run_name="__main__")
+        run = runpy.run_module if args[0] == "-m" else runpy.run_path
+        run(sys.argv[0], run_name="__main__")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
