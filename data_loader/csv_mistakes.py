@@ -22,8 +22,8 @@ def first_mistake(
     """
     taken: list[str] = []
     number = first_row - 1
-    with open(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="") as file:
-        raw.seek(start)
+    with open(path, "rb") as binary, io.TextIOWrapper(binary, "utf-8", errors="replace", newline="") as file:
+        binary.seek(start)
         try:
             for number, row in enumerate(csv.reader(kept_lines(file, taken), delimiter=delimiter), start=first_row):
                 found = None if quotes_alone else _mistake_in(row, header, columns)

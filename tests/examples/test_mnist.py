@@ -126,6 +126,11 @@ def test_a_truncated_or_wrong_file_is_an_error_that_names_it(
     assert reason in str(caught.value)
 
 
+def _make_sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 36)
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("name", [IMAGES_NAME, LABELS_NAME])
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_a_truncated_or_wrong_file_is_an_error_that_names_it(
         (Path.mkdir, "cannot be read: Is a directory"),
         (lambda path: path.write_bytes(gzip.compress(IMAGES) + b"junk"), ""),
         (lambda path: path.write_bytes(b"\0\0\x08\xff" + b"\xff" * 4 * 255), ""),
-        (lambda path: path.open("wb").truncate(1 << 36), ""),
+        (_make_sparse, ""),
     ],
     ids=["pipe", "device", "directory", "junk", "255 dimensions", "64 GiB of NULs"],
 )
