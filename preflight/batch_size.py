@@ -9,10 +9,11 @@ import torch
 from base import BaseTrainer
 from parse_config import ConfigParser
 from preflight.rehearsal import run_few_steps
+from utils.annotations import MAX_COUNT
 from utils.device import free_memory, memory_limit, peak_memory
 from utils.errors import ConfigError, is_out_of_memory
 
-PROBE = 2**31  # the batch size that the trial trainer is built with: one step an epoch, which no schedule outlasts
+PROBE = MAX_COUNT  # the batch size that the trial trainer is built with: one step an epoch, which no schedule outlasts
 MAY_BE_MEMORY = ("could not create a", "unable to find an engine", "CUDNN_STATUS")
 """What cuDNN and oneDNN say where they miss memory, and of much else."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
+from parse_config.builder import check_rates
 from utils import ConfigError
 
 MAX_TRIED_STEPS = 2000  # of a schedule: 0.1 s at most
@@ -90,7 +90,8 @@ def _try_optimizer(trainer: Any) -> None:
                 raise ConfigError(f"optimizer.args: {text}") from None
         scheduler = trainer.config.init_obj("lr_scheduler", optimizer=optimizer)
         if trainer.scheduler_interval == "step" and type(scheduler) is type(trainer.lr_scheduler):
-            _try_schedule(scheduler, trainer.epochs * trainer.num_steps)
+            num_steps = min(trainer.epochs * trainer.num_steps, MAX_TRIED_STEPS)
+            check_rates(optimizer, scheduler, num_steps, "lr_scheduler.args")
 
 
 def _stand_in(group: dict[str, Any]) -> dict[str, Any]:
@@ -99,16 +100,3 @@ def _stand_in(group: dict[str, Any]) -> dict[str, Any]:
     parameter.grad = torch.zeros_like(parameter)
     options = {key: value for key, value in group.items() if key not in ("params", "param_names", "initial_lr")}
     return deepcopy({**options, "lr": group.get("initial_lr", group["lr"])}) | {"params": [parameter]}
-
-
-def _try_schedule(scheduler: LRScheduler, num_steps: int) -> None:
-    """Raise ConfigError where a step of the schedule, of the first ones, fails or gives no learning rate."""
-    name = type(scheduler).__name__
-    for step in range(1, min(num_steps, MAX_TRIED_STEPS) + 1):
-        try:
-            scheduler.step()
-        except Exception as error:
-            raise ConfigError(f"lr_scheduler.args: {name} fails at step {step} of {num_steps}: {error}") from None
-        for rate in (float(group["lr"]) for group in scheduler.optimizer.param_groups):
-            if not 0 <= rate < math.inf:
-                raise ConfigError(f"lr_scheduler.args: {name} gives the learning rate {rate} at step {step}")

@@ -89,12 +89,12 @@ class Stopped(UserError):
 
 
 def printable(text: object, kept: str = "", length: int = 200) -> str:
-    r"""Return `text`, at most so long, with what a terminal would obey, or read in another direction, as "\x1b".
+    r"""Return `text` with what a terminal would obey, or read in another direction, as "\x1b"; of a long one the ends.
 
     For names and values that come from a file; the characters of `kept` stay.
     """
     text = str(text)
-    text = text if len(text) <= length else f"{text[:length]}…"
+    text = text if len(text) <= length else f"{text[: length // 2]}…{text[-length // 2 :]}"
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 

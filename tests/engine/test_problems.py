@@ -355,7 +355,6 @@ def test_a_schedule_must_fit_the_run(scheduler: dict[str, Any], reason: str, con
     "change",
     [
         {"loss": {"type": "CrossEntropyLoss", "args": {"weight": [1.0, 1.0]}}},
-        {"loss": "KLDivLoss"},
         {"metrics": [{"type": "top_k", "args": {"k": 50}}]},
         {"metrics": ["MeanMetric"]},
     ],

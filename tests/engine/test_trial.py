@@ -168,12 +168,10 @@ CYCLE = {"max_lr": 1.0, "total_steps": 11}
 CASES = {
     "capturable": Case("Adam fails with them on cpu: If capturable", {"optimizer__args__capturable": True}),
     "differentiable": Case("Adam fails with them on cpu: a leaf", {"optimizer__args__differentiable": True}),
-    "division at step 10": Case(
-        "fails at step 10 of 12: .* float division", per_step("LambdaLR", lr_lambda="1 / (10 - step)")
-    ),
-    "negative factor": Case("the learning rate -0.00.* at step 6", per_step("LambdaLR", lr_lambda="1 - step / 5")),
-    "negative rate": Case("the learning rate -0.01 at step 1", per_step("ExponentialLR", gamma=-1.0)),
-    "infinite rate": Case("the learning rate inf at step 6", per_step("ExponentialLR", gamma=1e60)),
+    "division at step 10": Case("LambdaLR fails at 10: .*division", per_step("LambdaLR", lr_lambda="1 / (10 - step)")),
+    "negative factor": Case(r"the learning rate is \[-0.00.*\] at 6", per_step("LambdaLR", lr_lambda="1 - step / 5")),
+    "negative rate": Case(r"the learning rate is \[-0.01\] at 1", per_step("ExponentialLR", gamma=-1.0)),
+    "infinite rate": Case(r"the learning rate is \[inf\] at 6", per_step("ExponentialLR", gamma=1e60)),
     "too short a cycle": Case("total_steps: 11, but the run makes 12", per_step("OneCycleLR", **CYCLE)),
     "batch norm of one": Case("Expected more than 1 value.*batches of 7 and 1", {"data_loader__args__batch_size": 27}),
     "squeezed batch of one": Case("validation, with batches of 5 and 1 samples", {}, made_of(Squeezing)),

@@ -356,8 +356,8 @@ def poison_loss(monkeypatch: pytest.MonkeyPatch, calls: range, what: str) -> Non
     """Let nll_loss go wrong in the given calls of training: give "loss" NaN, or "gradient" NaN with a finite loss."""
     nll_loss, counter = F.nll_loss, iter(range(1_000_000))
 
-    def poisoned(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = nll_loss(outputs, targets)
+    def poisoned(outputs: torch.Tensor, targets: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        loss = nll_loss(outputs, targets, **kwargs)
         if not torch.is_grad_enabled() or next(counter) not in calls:
             return loss
         if what == "memory":
@@ -411,7 +411,7 @@ def test_nan_in_validation_is_told_and_never_the_best(
     def nan_at_first(trainer: Trainer, epoch: int) -> dict[str, float]:
         with monkeypatch.context() as patch:
             if epoch == 1:
-                patch.setattr(F, "nll_loss", lambda outputs, targets: outputs.sum() * float("nan"))
+                patch.setattr(F, "nll_loss", lambda outputs, targets, **_: outputs.sum() * float("nan"))
             return valid_epoch(trainer, epoch)
 
     monkeypatch.setattr(Trainer, "_valid_epoch", nan_at_first)
