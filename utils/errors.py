@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from utils.signals import LoaderIterator, StopSignals
+from utils.signals import EXIT_CODES, LoaderIterator, StopSignals
 
 # Libraries report missing memory by plain RuntimeErrors and OSErrors too: torch, C++, oneDNN, cuBLAS, the system.
 MEMORY_MESSAGES = (
@@ -178,7 +178,7 @@ def exit_on_user_error() -> Iterator[None]:
 
     A signal ends the process at once with its exit code, except while StopSignals says otherwise.
     """
-    with StopSignals(at_once=True):
+    with StopSignals(at_once=True) as signals:
         try:
             yield
         except KeyboardInterrupt:  # raised, not sent
@@ -189,3 +189,5 @@ def exit_on_user_error() -> Iterator[None]:
                 raise
             print(printable(known, kept="\n\t", length=100_000), file=sys.stderr)
             sys.exit(known.exit_code)
+    if signals.received is not None:  # and the SystemExit was swallowed
+        sys.exit(EXIT_CODES[signals.received])

@@ -27,8 +27,9 @@ class StopSignals:
     """While it is entered, the first of EXIT_CODES' signals is remembered in `received`, and nothing else is done.
 
     The interpreter may be anywhere when a signal comes, the middle of a save included. With `at_once`, for when there
-    is nothing to save, the handler raises SystemExit. A signal that comes more than REPEAT_S later ends the process
-    there and then. A SIGHUP that is ignored, as under nohup, stays ignored.
+    is nothing to save, the handler raises SystemExit. Python may swallow that, in a destructor for example: then what
+    is entered within takes `received` over. A signal that comes more than REPEAT_S later ends the process there and
+    then. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -42,6 +43,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         """Install the handlers."""
+        outer = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if isinstance(outer, StopSignals):
+            self.received, self._received_s = outer.received, outer._received_s
         handlers: dict[signal.Signals, Callable[..., None]] = dict.fromkeys(EXIT_CODES, self._handle)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             del handlers[signal.SIGHUP]

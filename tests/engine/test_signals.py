@@ -26,6 +26,7 @@ from parse_config import ConfigParser
 from toy_runs import run, train
 from toy_runs import small_config as toy_config
 from utils import exit_on_user_error
+from utils.signals import StopSignals
 
 pytestmark = [
     pytest.mark.e2e,  # whole runs
@@ -248,6 +249,26 @@ def test_a_signal_while_the_run_is_made_leaves_one_to_go_on_with(
     assert status_of(the_run(config))["status"] == "preempted"
     run("-r", str(the_run(config)))
     assert_same_run(expected("counted", trainer__epochs=3), the_run(config))
+
+
+class SignalsWhenDeleted:
+    """Gets a signal where Python swallows what its handler raises."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exit_is_swallowed_is_not_lost() -> None:
+    @exit_on_user_error()
+    def start_a_run() -> None:
+        SignalsWhenDeleted()
+        with StopSignals() as signals:
+            assert signals.received is signal.SIGTERM
+
+    with pytest.raises(SystemExit) as caught:
+        start_a_run()
+    assert caught.value.code == 143
 
 
 def test_a_signal_in_a_test_ends_it(expected: Callable[..., Path]) -> None:
