@@ -189,5 +189,5 @@ def exit_on_user_error() -> Iterator[None]:
                 raise
             print(printable(known, kept="\n\t", length=100_000), file=sys.stderr)
             sys.exit(known.exit_code)
-    if signals.received is not None:  # and the SystemExit was swallowed
+    if signals.received is not None:  # in a destructor
         sys.exit(EXIT_CODES[signals.received])

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
@@ -27,9 +27,9 @@ class StopSignals:
     """While it is entered, the first of EXIT_CODES' signals is remembered in `received`, and nothing else is done.
 
     The interpreter may be anywhere when a signal comes, the middle of a save included. With `at_once`, for when there
-    is nothing to save, the handler raises SystemExit. Python may swallow that, in a destructor for example: then what
-    is entered within takes `received` over. A signal that comes more than REPEAT_S later ends the process there and
-    then. A SIGHUP that is ignored, as under nohup, stays ignored.
+    is nothing to save, the handler raises SystemExit; not in a destructor, where Python would swallow it. Whatever is
+    entered within takes over what was `received`. A signal that comes more than REPEAT_S later ends the process there
+    and then. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -69,7 +69,7 @@ class StopSignals:
                 signal.raise_signal(received)
         elif self.received is None:
             self.received, self._received_s = received, time.monotonic()
-            if self._at_once:
+            if self._at_once and "__del__" not in _running(frame):
                 raise SystemExit(EXIT_CODES[received])
         elif time.monotonic() - self._received_s > REPEAT_S:
             os._exit(EXIT_CODES[received])
@@ -92,6 +92,13 @@ class StopSignals:
         if time.monotonic() - self._worker_error_s < 60:  # it may have given all its batches
             main_thread = threading.main_thread().ident
             threading.Timer(0.1, signal.pthread_kill, (main_thread, number)).start()  # look again
+
+
+def _running(frame: FrameType | None) -> Iterator[str]:
+    """Yield the names of the functions that `frame` is in."""
+    while frame is not None:
+        yield frame.f_code.co_name
+        frame = frame.f_back
 
 
 def _waited_for(frame: FrameType | None) -> Sequence[BaseProcess]:

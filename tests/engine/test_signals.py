@@ -252,14 +252,13 @@ def test_a_signal_while_the_run_is_made_leaves_one_to_go_on_with(
 
 
 class SignalsWhenDeleted:
-    """Gets a signal where Python swallows what its handler raises."""
+    """Gets a signal where Python would swallow what its handler raises."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_whose_exit_is_swallowed_is_not_lost() -> None:
+def test_a_signal_in_a_destructor_is_not_lost() -> None:
     @exit_on_user_error()
     def start_a_run() -> None:
         SignalsWhenDeleted()
