@@ -184,10 +184,11 @@ def exit_on_user_error() -> Iterator[None]:
         except KeyboardInterrupt:  # raised, not sent
             sys.exit(130)
         except Exception as error:
-            known = as_user_error(error)
-            if known is None:
-                raise
-            print(printable(known, kept="\n\t", length=100_000), file=sys.stderr)
-            sys.exit(known.exit_code)
-    if signals.received is not None:  # in a destructor
+            if signals.received is None:  # or else it comes of the SystemExit, which libraries wrap in errors of theirs
+                known = as_user_error(error)
+                if known is None:
+                    raise
+                print(printable(known, kept="\n\t", length=100_000), file=sys.stderr)
+                sys.exit(known.exit_code)
+    if signals.received is not None:
         sys.exit(EXIT_CODES[signals.received])

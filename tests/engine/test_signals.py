@@ -270,6 +270,22 @@ def test_a_signal_in_a_destructor_is_not_lost() -> None:
     assert caught.value.code == 143
 
 
+def test_a_signal_that_becomes_an_error_of_a_library_ends_the_process_by_its_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @exit_on_user_error()
+    def start() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit as error:  # as `type` does, in Python 3.11, with what __set_name__ raises
+            raise RuntimeError("Error calling __set_name__") from error
+
+    with pytest.raises(SystemExit) as caught:
+        start()
+    assert caught.value.code == 143
+    assert capsys.readouterr().err == ""
+
+
 def test_a_signal_in_a_test_ends_it(expected: Callable[..., Path]) -> None:
     run_dir = expected("counted", trainer__epochs=3)
     assert stopped_in((ConfigParser, "init_obj"), signal.SIGHUP, lambda: toy.evaluate(["-r", str(run_dir)])) == 129
