@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from utils.errors import ConfigError, exit_on_user_error
+from utils import ConfigError, exit_on_user_error
 
 ROOT = Path(__file__).resolve().parent
 # What belongs to this checkout and not to a new project: the first only at the top, the second wherever it is.
@@ -35,7 +35,7 @@ def create(target: Path, is_empty: bool = False) -> Path:
     """
     path = target.absolute().parent.resolve() / target.name
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", path.name):
-        raise ConfigError(f"{target}: {path.name!r} is no project name; use letters, digits, '.', '_' and '-'")
+        raise ConfigError(f"{target}: {path.name!r} is not a project name; use letters, digits, '.', '_' and '-'")
     if path.exists() or path.is_symlink():
         raise ConfigError(f"{target}: exists already; name a directory that does not")
     if not path.parent.is_dir():

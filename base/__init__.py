@@ -5,6 +5,7 @@ from base.base_data_loader import BaseDataLoader, Microbatch, counted, first_sam
 from base.base_model import BaseModel, param_groups, prepare_model
 from base.base_trainer import BaseTrainer
 from base.datasets import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
+from base.ema import Ema
 from base.finite import FiniteWatch
 from base.loss_weight import Weight, loss_denominator, weighted
 from base.sampling import split_indices
@@ -15,6 +16,7 @@ __all__ = [
     "BaseModel",
     "BaseTrainer",
     "BatchDataset",
+    "Ema",
     "FiniteWatch",
     "MappedBatches",
     "Microbatch",

@@ -28,7 +28,8 @@ from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
 from utils import ConfigError, Metric, OutOfMemoryError, Position, Stopped, UserError
 from utils.device import memory_advice
-from utils.errors import WorkerDiedError, is_out_of_memory
+from utils.errors import WorkerDiedError
+from utils.failures import is_out_of_memory
 from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals
 from utils.weights import Stateful
@@ -265,7 +266,7 @@ class BaseTrainer(ABC):
     def _resume(self, resume_path: Path) -> dict[str, Any]:
         """Restore every part and the random state; return the checkpoint.
 
-        Raises CheckpointError where the file is damaged, a part does not fit, or the run would not go on exactly as if
+        Raises CheckpointError where the file is damaged, a part does not fit, or the run would not resume exactly as if
         it had never stopped (only warns with --allow-inexact).
         """
         checkpoint = load_checkpoint(resume_path)

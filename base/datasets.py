@@ -174,7 +174,7 @@ class MappedBatches(BatchDataset):
         try:
             self.table = np.load(path, mmap_mode="r")
             if self.table.dtype != np.float32 or self.table.ndim != 2:
-                raise ValueError("it is no table of float32")
+                raise ValueError("it is not a table of float32")
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error}; delete it, and it is made again") from None
         self._check = threading.Thread(target=self._compare, daemon=True)

@@ -18,7 +18,8 @@ from base.bad_label import raise_if_label
 from base.base_data_loader import BaseDataLoader
 from base.sampling import EpochBatchSampler
 from utils.annotations import OF_THE_LOOP
-from utils.errors import UserError, WorkerDiedError, worker_death
+from utils.errors import UserError, WorkerDiedError
+from utils.failures import worker_death
 from utils.inf_loop import inf_loop
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class PlainLoop:
             raise WorkerDiedError(f"{death}; {self._trainer._where()}", death.exit_code) from error
 
     def _is_drawn(self, error: Exception) -> bool:
-        """Whether the loader raised `error`; not another one, which may be drawn from amid a step or after the last."""
+        """Whether the loader raised `error`; another one may be drawn from within a step or after the last."""
         return any(frame.f_locals.get("self") is self.loader for frame, _ in traceback.walk_tb(error.__traceback__))
 
     def step_was_counted(self) -> None:

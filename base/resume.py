@@ -81,7 +81,7 @@ def check_exactness(
     except MALFORMED as error:
         raise CheckpointError(f"{config.resume}: malformed: {type(error).__name__}: {printable(error)}") from None
     elsewhere = surroundings.pop("processor", None)
-    if elsewhere and "processor" in checkpoint["environment"]:  # a job that is moved must go on, but not in silence
+    if elsewhere and "processor" in checkpoint["environment"]:  # a job that is moved must resume, but not silently
         logger.warning(f"{elsewhere}: the last bits of the results may differ on another processor")
     may_change, has_state = config.marked(MAY_CHANGE), config.marked(HAS_STATE)
     harmless = [change for key, change in changes.items() if key in may_change]
@@ -90,8 +90,8 @@ def check_exactness(
     lost = [key for key in changes.keys() - may_change if key in has_state or key.split(".")[0] in stateful]
     if lost or (harmful and not config.allow_inexact):
         hint = "-c with -r starts a new run from these weights"
-        hint += "" if lost else "; --allow-inexact goes on all the same"
-        raise CheckpointError("\n  ".join([f"{config.resume}: cannot go on exactly:", *harmful, hint]))
+        hint += "" if lost else "; --allow-inexact resumes anyway"
+        raise CheckpointError("\n  ".join([f"{config.resume}: cannot resume exactly:", *harmful, hint]))
     for change in harmful:
         logger.warning(f"not an exact resume: {change}")
     for change in harmless:
@@ -114,7 +114,7 @@ def restore(
         sizes, log = checkpoint["logs"], checkpoint["log"]
         check_like(sizes, dict.fromkeys(sizes, MAX_FILE_SIZE), "logs")
         if not all(isinstance(name, str) and isinstance(value, float) for name, value in log.items()):
-            raise TypeError("a value of the epoch is no number")
+            raise TypeError("a value of the epoch is not a number")
         return log
     except MALFORMED as error:
         raise CheckpointError(f"{path}: malformed: {type(error).__name__}: {printable(error)}") from None

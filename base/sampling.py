@@ -22,7 +22,7 @@ SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so th
 class EpochBatchSampler(Sampler[Any]):
     """Batches of dataset indices, the last one possibly smaller.
 
-    The order depends on (seed, epoch) alone, so a run can go on in the middle of an epoch: `first_batch` is where
+    The order depends on (seed, epoch) alone, so a run can resume in the middle of an epoch: `first_batch` is where
     iteration starts, and nothing before it is drawn or skipped one by one.
 
     With `block_size`, for data that is read from disk by so many samples in a row, an epoch is shuffled by blocks of

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from checkpoint.file import serialise
-from utils.errors import CheckpointError, exit_on_user_error, writing_to
+from utils.errors import CheckpointError, writing_to
+from utils.failures import exit_on_user_error
 from utils.files import write_atomic
 
 TENSOR_BUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")

@@ -156,7 +156,7 @@ def sealed_position(path: Path) -> tuple[float, float]:
             seal = SEAL.fullmatch(file.read())
     except FileNotFoundError:  # deleted by the trainer since the directory was read
         return (-1, -1)
-    except OSError as error:  # not damaged: a run must not go on from an earlier one beside it
+    except OSError as error:  # not damaged: a run must not resume from an earlier one beside it
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     return (int(seal.group(3)), int(seal.group(4))) if seal else (math.inf, math.inf)
 

@@ -105,7 +105,7 @@ def fitted_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
     fitted: dict[int, Any] = {}
     numbers = chain.from_iterable(group["params"] for group in groups)
     for index, group in enumerate(optimizer.param_groups):
-        for parameter, number in zip(group["params"], numbers):  # in this order: `numbers` goes on
+        for parameter, number in zip(group["params"], numbers):  # in this order, as `numbers` is an iterator
             wanted, has_at_once = fresh(index, parameter.ndim, parameter.dtype, parameter.device)
             if number not in states and not has_at_once:  # a parameter that has not been used yet
                 continue

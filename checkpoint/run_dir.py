@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from checkpoint.file import BEST, LATEST, checkpoint_files, is_whole, sealed_position
-from checkpoint.run_lock import is_held
+from checkpoint.run_lock import LOCK_FILE, is_held, refuse_if_locked
 from checkpoint.writer import link
-from utils.errors import RunDirError
+from utils.errors import RunDirError, writing_to
+from utils.file_lock import file_lock
 from utils.files import read_json
 from utils.position import Position
 
@@ -20,7 +23,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-WHY = {"superseded": "later than where the run goes on", "damaged": "its content is not what was written"}
+WHY = {"superseded": "later than where the run resumes", "damaged": "its content is not what was written"}
 logger = logging.getLogger("run")
 
 
@@ -57,6 +60,22 @@ def check_file_handles(num_workers: int) -> None:
         )
 
 
+@contextmanager
+def first_alone(experiment_dir: Path) -> Iterator[None]:
+    """Let one process at a time make the first run of `experiment_dir`. Raises RunDirError where there is one now."""
+    with writing_to(experiment_dir):
+        experiment_dir.mkdir(parents=True, exist_ok=True)
+        with file_lock(experiment_dir / LOCK_FILE, on_wait=lambda: None):
+            try:
+                if run_dir := newest_run(experiment_dir):
+                    refuse_if_locked(run_dir)
+                    raise RunDirError(f"{run_dir}: was started meanwhile; start again to resume it")
+                yield
+            finally:
+                with suppress(OSError):  # Windows deletes no file that is open
+                    (experiment_dir / LOCK_FILE).unlink()
+
+
 def newest_run(experiment_dir: Path) -> Path | None:
     """Return the run under `experiment_dir` that was last started or resumed and has a checkpoint, or None.
 
@@ -91,12 +110,12 @@ def saved_config(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise RunDirError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(config, dict):
-        raise RunDirError(f"{path}: is no config")
+        raise RunDirError(f"{path}: is not a config")
     return config
 
 
 def config_file(run_dir: Path) -> Path:
-    """Return the path of the config that a run saved. Raises RunDirError where it is no file that can be read."""
+    """Return the path of the config that a run saved. Raises RunDirError where it cannot be read."""
     path = run_dir / "config.json"
     if not path.is_file():
         raise RunDirError(f"{path}: is {'no regular file' if path.exists() else 'missing'}; give another with -c")

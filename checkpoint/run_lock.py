@@ -78,12 +78,12 @@ def _check_files(run_dir: Path) -> None:
     """Raise RunDirError for a link, which leads elsewhere, or a FIFO or folder in a file's place."""
     try:
         if run_dir.is_symlink():
-            raise RunDirError(f"{run_dir}: is a symbolic link; a run directory is none")
+            raise RunDirError(f"{run_dir}: is a symbolic link; a run directory is a real one")
         for path in run_dir.iterdir():
             if path.is_symlink():
                 raise RunDirError(f"{path}: is a symbolic link; a run directory has none")
             if RESERVED.fullmatch(path.name) and not path.is_file():
-                raise RunDirError(f"{path}: is no regular file")
+                raise RunDirError(f"{path}: is not a regular file")
     except OSError as error:
         raise RunDirError(f"{run_dir}: cannot be read: {error.strerror}") from None
 

@@ -1,4 +1,4 @@
-"""status.json: what a run is doing or how it ended, for whoever watches it from outside."""
+"""status.json: what a run is doing or how it ended, for those who watch it from outside."""
 
 from __future__ import annotations
 

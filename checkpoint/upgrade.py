@@ -1,4 +1,4 @@
-"""Checkpoints of earlier formats, as they would be in today's. A run that an earlier version began goes on."""
+"""Checkpoints of earlier formats, as they would be in today's. A run that an earlier version began resumes."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class _ConsoleFormatter(_PrintableFormatter):
 
 
 class _Console(logging.StreamHandler[TextIO]):
-    """Loses what it cannot write: a run goes on without a console, and says nothing of it."""
+    """Loses what it cannot write: a run continues without a console, and does not mention it."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Leave a mistake in the call to logging's own report."""

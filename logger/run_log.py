@@ -21,7 +21,7 @@ from utils.files import make_own
 
 METRICS_FILE = "metrics.jsonl"
 RUN = "run"
-"""The key of a run's number in `RunLog.sizes` and status.json. It is drawn once, and tells the files of runs apart."""
+"""The key of a run's number in `RunLog.sizes` and status.json. Drawn once, it distinguishes the files of runs."""
 EVENT_FILE = r"events\.out\.tfevents\.\d{10}\..+\.\d+\.\d+"  # as TensorBoard calls them
 logger = logging.getLogger("run_log")
 

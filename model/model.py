@@ -107,5 +107,5 @@ def _mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         squares = squares + chunk_var * len(chunk) + delta.square() * (num_rows * len(chunk) / total)
         num_rows = total
     std = (squares / num_rows).sqrt()
-    smallest = torch.finfo(torch.float32).tiny + mean.abs() * 2.0**-44  # float32 itself is told apart by 2**-24
+    smallest = torch.finfo(torch.float32).tiny + mean.abs() * 2.0**-44  # float32 itself resolves 2**-24
     return mean.float(), torch.where(std > smallest, std, 1.0).float()

@@ -34,10 +34,10 @@ class CustomArg(NamedTuple):
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what to do with the config, and those for debugging."""
     parser.add_argument("-c", "--config", help="config file (JSON or YAML)")
-    parser.add_argument("-r", "--resume", help="run directory or checkpoint to go on from")
+    parser.add_argument("-r", "--resume", help="run directory or checkpoint to resume from")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
     parser.add_argument("--resume-latest", action="store_true", help="resume the newest run, or start one")
-    parser.add_argument("--allow-inexact", action="store_true", help="resume although it cannot be exact")
+    parser.add_argument("--allow-inexact", action="store_true", help="resume even where it cannot be exact")
 
     instead = parser.add_argument_group("instead of training")
     instead.add_argument("--check", action="store_true", help="try a few steps; print shapes, time and memory")

@@ -27,7 +27,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     max_size = size_limit(path)
     try:
         if path.exists() and not path.is_file():  # a pipe or a device could keep us reading for ever
-            raise ConfigError(f"{path}: is no file")
+            raise ConfigError(f"{path}: is not a file")
         with path.open("rb") as file:
             data = file.read(max_size + 1)
         text = data.decode("utf-8-sig")
@@ -133,7 +133,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if key.tag not in (STRING_TAG, "tag:yaml.org,2002:merge"):
-            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!s:.40} is no string", key.start_mark)
+            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!s:.40} is not a string", key.start_mark)
         if key.value in seen:
             raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} appears twice", key.start_mark)
         seen.add(key.value)

@@ -6,15 +6,15 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from checkpoint.file import find_checkpoint
-from checkpoint.run_dir import adopt_resolved, config_file, make_new_dir, newest_run, saved_config
-from checkpoint.run_lock import LOCK_FILE, locked, refuse_if_locked
+from checkpoint.run_dir import adopt_resolved, config_file, first_alone, make_new_dir, newest_run, saved_config
+from checkpoint.run_lock import locked, refuse_if_locked
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
 from parse_config.command_line import CustomArg, add_override_flags, answer_question, overrides_of
@@ -25,8 +25,7 @@ from parse_config.problems import find_oddities, find_problems
 from parse_config.schema import Slots, config_model, fill_defaults, marked, project_slots
 from parse_config.slot import Slot
 from utils.annotations import Mark
-from utils.errors import ConfigError, RunDirError, printable, writing_to
-from utils.file_lock import file_lock
+from utils.errors import ConfigError, printable, writing_to
 from utils.files import write_json
 
 
@@ -58,8 +57,8 @@ class ConfigParser:
     ) -> None:
         """Apply `modification` ({"optimizer;args;lr": 0.01}), fill in defaults, check everything.
 
-        `resume` is the checkpoint to go on from, in whose directory the run goes on; `init_from` is one to take the
-        weights of, for a new run. `allow_inexact` lets a run go on although its surroundings have changed. `slots` is
+        `resume` is the checkpoint to resume from, in whose directory the run continues; `init_from` is one to take the
+        weights of, for a new run. `allow_inexact` lets a run resume although its surroundings have changed. `slots` is
         that of the project's slots.py by default. Raises ConfigError with all mistakes at once.
         """
         self.slots = project_slots() if slots is None else slots
@@ -68,7 +67,7 @@ class ConfigParser:
         self.has_taken_weights = False  # those of `init_from`
         self.allow_inexact = allow_inexact
         self.is_rehearsal = is_rehearsal
-        self._must_be_first = False  # the run that this one goes on with, where it is not the first of its name
+        self._must_be_first = False  # with --resume-latest, where there was no run yet
         self.layers = config if isinstance(config, ConfigLayers) else ConfigLayers(config)
         unsure = self.layers.override_all(modification or {}, "command line")
         problems = find_problems(self.config, self.slots, unsure)
@@ -193,26 +192,10 @@ class ConfigParser:
         has started one meanwhile.
         """
         with ExitStack() as stack:
-            with self._first_alone() if self._must_be_first else nullcontext():
+            with first_alone(self._save_dir.parent) if self._must_be_first else nullcontext():
                 self.make_run_dir()
                 check_held = stack.enter_context(locked(self._save_dir))
             yield check_held
-
-    @contextmanager
-    def _first_alone(self) -> Iterator[None]:
-        """Let one process at a time make the first run of its name. Raises RunDirError where there is one now."""
-        experiment = self._save_dir.parent
-        with writing_to(experiment):
-            experiment.mkdir(parents=True, exist_ok=True)
-            with file_lock(experiment / LOCK_FILE, on_wait=lambda: None):
-                try:
-                    if run_dir := newest_run(experiment):
-                        refuse_if_locked(run_dir)
-                        raise RunDirError(f"{run_dir}: was started meanwhile; start again to go on with it")
-                    yield
-                finally:
-                    with suppress(OSError):  # Windows deletes no file that is open
-                        (experiment / LOCK_FILE).unlink()
 
     def start_logging(self) -> None:
         """Write the resolved config into the run directory, and log to its info.log from now on. Raises RunDirError."""

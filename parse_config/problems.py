@@ -167,7 +167,7 @@ def _weight_problems(config: dict[str, Any]) -> Iterator[str]:
             continue  # none, or reported as of the wrong type
         wrong = [weight for weight in weights if not 0 <= weight <= torch.finfo(torch.float32).max]
         if wrong or not any(weights):
-            reason = f"{wrong[0]!r:.40} is no weight" if wrong else "no class has a weight above 0"
+            reason = f"{wrong[0]!r:.40} is not a weight" if wrong else "no class has a weight above 0"
             yield f"loss.args.{name}: {reason}; give a number of 0 or more for each class"
 
 

@@ -90,7 +90,7 @@ class Slot:
             if name in self._given_by_code(obj, list(signature)):
                 yield f"{path}: is given by the code and cannot be set in a config"
             elif name not in parameters and (not takes_any or path in unsure):
-                hint = f"; or --set +{path}=… to give it all the same" if takes_any else ""
+                hint = f"; or --set +{path}=… to pass it anyway" if takes_any else ""
                 yield f"{path}: unknown argument of {obj.__name__}; {nearest(name, parameters)}{hint}"
             elif name in annotations:
                 problem = type_problem(annotations[name], value)
@@ -167,7 +167,7 @@ class Slot:
         if self.base is None:
             return "is a class; a function is wanted"
         if not issubclass(cls, self.base):
-            return f"is no subclass of {self.base.__name__}"
+            return f"is not a subclass of {self.base.__name__}"
         if cls is self.base or inspect.isabstract(cls):
             return (
                 f"is abstract: {', '.join(sorted(getattr(cls, '__abstractmethods__', []))) or 'a subclass'} is missing"

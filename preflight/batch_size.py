@@ -11,7 +11,8 @@ from parse_config import ConfigParser
 from preflight.rehearsal import run_few_steps
 from utils.annotations import MAX_COUNT
 from utils.device import free_memory, memory_limit, peak_memory
-from utils.errors import ConfigError, is_out_of_memory
+from utils.errors import ConfigError
+from utils.failures import is_out_of_memory
 
 PROBE = MAX_COUNT  # the batch size that the trial trainer is built with: one step an epoch, which no schedule outlasts
 MAY_BE_MEMORY = ("could not create a", "unable to find an engine", "CUDNN_STATUS")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from base import name_samples
 from preflight.shape_watch import ShapeWatch, own_line
 from utils import ConfigError, MetricTracker, NonFiniteError, UserError, rng_state, set_rng_state
-from utils.errors import is_out_of_memory
+from utils.failures import is_out_of_memory
 
 USUAL, SMALL = 7, 5  # samples: no usual dimension is of these sizes, which would be broadcast by chance
 
@@ -49,7 +49,7 @@ def _check_monitor(trainer: Any, log: dict[str, float]) -> None:
         raise ConfigError(f"trainer.monitor: no {followed!r} in this run; allowed: {', '.join(log)}")
     loader = trainer.valid_data_loader if followed.startswith("val_") else trainer.data_loader
     if math.isnan(log[followed]) and len(loader.batch_sampler.indices) == 1:
-        raise ConfigError(f"trainer.monitor: {followed} is nan of one sample, and there is no more to measure it on")
+        raise ConfigError(f"trainer.monitor: {followed} is nan for one sample, and there is only one to measure it on")
 
 
 def _try_epoch(

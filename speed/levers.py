@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from utils.errors import ConfigError, nearest
 
-KERNEL_ARGS = {"fused", "foreach", "capturable", "differentiable"}  # whoever gives one of these has chosen
+KERNEL_ARGS = {"fused", "foreach", "capturable", "differentiable"}  # a config that gives one of these has chosen
 
 
 def accelerate(model: nn.Module, options: Any) -> None:
@@ -45,7 +45,7 @@ def lay_out(
         with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try_forward() if is_tried else None
-    except Exception:  # what is wrong in either layout, the preflight tells
+    except Exception:  # the preflight reports what is wrong in either layout
         model.to(memory_format=torch.contiguous_format)
         return False
     return True

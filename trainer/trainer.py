@@ -15,7 +15,17 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from base import BaseDataLoader, BaseTrainer, FiniteWatch, Microbatch, counted, first_samples, name_samples, weighted
+from base import (
+    BaseDataLoader,
+    BaseTrainer,
+    Ema,
+    FiniteWatch,
+    Microbatch,
+    counted,
+    first_samples,
+    name_samples,
+    weighted,
+)
 from logger import heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run, warn_of_wrong_means
@@ -23,7 +33,7 @@ from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out
 from trainer.batch import BatchResult, batch_weight, run_batch
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
-from utils import Ema, Metric, MetricTracker, NonFiniteError, Stopped
+from utils import Metric, MetricTracker, NonFiniteError, Stopped
 
 AUTOCAST_DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

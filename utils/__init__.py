@@ -1,7 +1,6 @@
 """Small tools that know nothing of configs, loaders or trainers."""
 
 from utils.device import prepare_device, to_device
-from utils.ema import Ema
 from utils.errors import (
     CheckpointError,
     ConfigError,
@@ -11,10 +10,10 @@ from utils.errors import (
     RunDirError,
     Stopped,
     UserError,
-    exit_on_user_error,
     nearest,
     writing_to,
 )
+from utils.failures import exit_on_user_error
 from utils.files import ensure_dir, fsync_dir, read_json, write_atomic, write_json
 from utils.inf_loop import inf_loop
 from utils.metric_tracker import Metric, MetricTracker
@@ -25,7 +24,6 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
-    "Ema",
     "Metric",
     "MetricTracker",
     "NonFiniteError",

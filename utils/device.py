@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.errors import ConfigError, last_line
+from utils.errors import ConfigError
+from utils.failures import last_line
 from utils.nested import map_tensors
 
 CGROUPS = Path("/sys/fs/cgroup")

@@ -27,7 +27,7 @@ def make_exact(metric: Any, dtype: torch.dtype) -> None:
     """Let `metric`, a fresh one of torchmetrics, add up in `dtype`; give it a centre where it needs one.
 
     Centre and scale are states like the others, saved, restored and reset with them, and theirs are relative to these:
-    whoever merges the states of several processes must first bring them to one centre.
+    code that merges the states of several processes must first bring them to one centre.
     """
     if type(metric).__module__.startswith("torchmetrics.") and not list(metric.modules())[1:]:
         metric.to(dtype)  # floating states alone

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class inf_loop:  # the published template's name, where it was a generator function
-    """Yields the batches of `data_loader` over and over, and can go on where a checkpoint was made."""
+    """Yields the batches of `data_loader` over and over, and can resume where a checkpoint was made."""
 
     def __init__(self, data_loader: Iterable[Any]) -> None:
         """A loader that has `set_epoch(seed, epoch, first_batch)` is given each pass; others start where they like."""
@@ -36,7 +36,7 @@ class inf_loop:  # the published template's name, where it was a generator funct
         return {"num_passes": self.num_passes, "num_batches": self.num_batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state_dict` was called; with a loader that cannot start there, at the start of that pass."""
+        """Continue where `state_dict` was called; with a loader that cannot start there, at the start of that pass."""
         if state["num_passes"] > 0:
             self._start(int(state["num_passes"]), int(state["num_batches"]))
 

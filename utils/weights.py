@@ -34,7 +34,7 @@ def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
         if not isinstance(wanted, torch.Tensor):  # get_extra_state of a module: its own affair
             continue
         if not isinstance(saved, torch.Tensor):
-            problems.append(f"{name} is no tensor")
+            problems.append(f"{name} is not a tensor")
         elif (saved.shape, saved.dtype) != (wanted.shape, wanted.dtype):
             found, expected = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (saved, wanted))
             problems.append(f"{name} is {found}, the model's is {expected}")

@@ -240,7 +240,7 @@ class Subject:
                 return self._train()
         lines = refusal.splitlines()
         assert lines[0].startswith(str(self.path)), refusal
-        assert len(lines) == 1 or lines[0].endswith("cannot go on exactly:"), refusal
+        assert len(lines) == 1 or lines[0].endswith("cannot resume exactly:"), refusal
         assert len(refusal) < 10_000
         return refusal
 

@@ -1,4 +1,4 @@
-"""What a process may not read, write or open, or what is no file: one line and the right exit code; nothing hangs."""
+"""What a process may not read, write or open, or is not a file: one line, the right exit code, and no hang."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_the_legacy_format_is_refused(path: Path) -> None:
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "extra": torch.zeros(1)}, "extra is not in the model"),
         ({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}, r"weight is torch.float32 \[3, 2\]"),
         ({"weight": torch.zeros(2, 3).half(), "bias": torch.zeros(2)}, "weight is torch.float16"),
-        ({"weight": [1.0], "bias": torch.zeros(2)}, "weight is no tensor"),
+        ({"weight": [1.0], "bias": torch.zeros(2)}, "weight is not a tensor"),
     ],
 )
 def test_weights_that_do_not_fit_leave_the_model_alone(weights: dict[str, Any], reason: str) -> None:

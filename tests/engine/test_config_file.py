@@ -55,7 +55,7 @@ def test_yaml_text_stays_text(tmp_path: Path, text: str) -> None:
     ("text", "reason"),
     [
         ("a: 2020-01-01T00:00:00 x\nb: !!binary aGk=\n", "the tag '!!binary' does not belong here"),
-        ("1: a\n", "the key 1 is no string"),
+        ("1: a\n", "the key 1 is not a string"),
         ("a: .inf\n", "Out of range"),
     ],
 )
@@ -249,7 +249,7 @@ def test_a_hundred_thousand_values_are_no_bomb(tmp_path: Path) -> None:
 
 def test_a_missing_file_and_a_directory_are_reported_as_such(tmp_path: Path) -> None:
     assert message(tmp_path / "missing.json") == "cannot be read: No such file or directory"
-    assert message(tmp_path) == "is no file"
+    assert message(tmp_path) == "is not a file"
 
 
 @pytest.mark.parametrize("name", ["c.json", "c.yaml"])
@@ -279,7 +279,7 @@ def test_a_byte_order_mark_of_a_windows_editor_is_read_over(tmp_path: Path) -> N
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.json")
-    assert message(tmp_path / "c.json") == "is no file"
+    assert message(tmp_path / "c.json") == "is not a file"
 
 
 def test_an_escaped_key_is_the_same_key(tmp_path: Path) -> None:

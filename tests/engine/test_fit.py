@@ -18,7 +18,8 @@ from base.monitor import Monitor
 from checkpoint.file import load_checkpoint, serialise
 from checkpoint.parts import load_part, saved_facts
 from utils import CheckpointError, MetricTracker
-from utils.errors import exit_on_user_error, printable
+from utils.errors import printable
+from utils.failures import exit_on_user_error
 from utils.rng import rng_state, set_rng_state
 
 NAMES = [

@@ -23,7 +23,7 @@ from faults import finish, the_run, write_config
 from toy_runs import run, small_config, train
 from utils import DataError, OutOfMemoryError, exit_on_user_error
 from utils.device import memory_limit
-from utils.errors import is_out_of_memory
+from utils.failures import is_out_of_memory
 
 pytestmark = [
     pytest.mark.e2e,  # whole runs

@@ -42,8 +42,8 @@ def test_an_empty_project_has_no_examples(tmp_path: Path) -> None:
         ("there", "exists already"),
         ("link", "exists already"),
         ("no/such/parent", "there is no directory"),
-        ("sp ace", "is no project name"),
-        ("-rf", "is no project name"),
+        ("sp ace", "is not a project name"),
+        ("-rf", "is not a project name"),
         (str(ROOT / "inside"), "inside this project"),
     ],
 )

@@ -198,9 +198,9 @@ def test_what_decides_about_the_bits_cannot_change_unless_that_is_allowed(
     before = records_of(run_dir)
     with pytest.raises(CheckpointError) as caught:
         run("-r", str(run_dir), "--set", change)
-    assert "cannot go on exactly:\n" in str(caught.value)
+    assert "cannot resume exactly:\n" in str(caught.value)
     assert message in str(caught.value)
-    assert "--allow-inexact goes on all the same" in str(caught.value)
+    assert "--allow-inexact resumes anyway" in str(caught.value)
     assert records_of(run_dir) == before
     run("-r", str(run_dir), "--set", change, "--allow-inexact")
     assert f"not an exact resume: {message}" in caplog.text

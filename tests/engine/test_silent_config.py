@@ -62,10 +62,10 @@ def test_a_metric_may_have_any_other_name(name: str, config: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [
-        ([1, -1, 1], "-1 is no weight"),
-        ([-0.5, 1, 1], "-0.5 is no weight"),
-        ([1, 1e39, 1], "1e+39 is no weight"),
-        ([1, 10**60, 1], "is no weight"),
+        ([1, -1, 1], "-1 is not a weight"),
+        ([-0.5, 1, 1], "-0.5 is not a weight"),
+        ([1, 1e39, 1], "1e+39 is not a weight"),
+        ([1, 10**60, 1], "is not a weight"),
         ([0, 0, 0], "no class has a weight above 0"),
         ([0.0, -0.0], "no class has a weight above 0"),
         ([], "no class has a weight above 0"),

@@ -111,7 +111,7 @@ def test_a_projects_slots_find_its_own_names_and_the_libraries(key: str, name: s
         ("arch", "BaseModel", "toy.BaseModel is defined in base.base_model; only what toy itself defines can be named"),
         ("arch", "Linear", "allowed: PriorNet, ToyNet, narrow_net"),
         ("arch", "torch", "allowed: PriorNet, ToyNet, narrow_net"),
-        ("arch", "SampleLoader", "toy.SampleLoader is no subclass of Module"),
+        ("arch", "SampleLoader", "toy.SampleLoader is not a subclass of Module"),
         ("arch", "_make_data", "toy._make_data is private"),
         ("arch", "toy_loss", "toy.toy_loss is a function whose annotation does not say that it returns a Module"),
         ("arch", "ToyNett", "did you mean 'ToyNet'?"),
@@ -124,7 +124,7 @@ def test_a_projects_slots_find_its_own_names_and_the_libraries(key: str, name: s
         ("loss", "F", "allowed: "),
         ("loss", "Tensor", "toy.Tensor is defined in torch; only what toy itself defines can be named"),
         ("loss", "TripletMarginLoss", "takes 3 inputs; it gets 2, as its slot in slots.py says"),
-        ("metrics", "ToyTrainer", "toy.ToyTrainer is no subclass of Module"),
+        ("metrics", "ToyTrainer", "toy.ToyTrainer is not a subclass of Module"),
         ("lr_lambda", "ToyNet", "toy.ToyNet is a class; a function is wanted"),
     ],
 )

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import toy
+from base import Ema
 from helpers import assert_equal, newest
 from speed import StepProfiler, clip_gradients, fast_kernels, input_format, lay_out, set_process_modes
 from speed.levers import recompute_activations
 from toy_runs import run, small_config, train
-from utils import ConfigError, Ema
+from utils import ConfigError
 
 CPU = torch.device("cpu")
 

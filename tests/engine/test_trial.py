@@ -181,7 +181,7 @@ CASES = {
         "two samples.*validation", ONE_VALID | {"metrics": [{"type": "R2Score", "name": "of"}]}, Regression
     ),
     "Pearson of one": Case(
-        "val_of is nan of one sample", ONE_VALID | {"metrics": [{"type": "PearsonCorrCoef", "name": "of"}]}, Regression
+        "val_of is nan for one sample", ONE_VALID | {"metrics": [{"type": "PearsonCorrCoef", "name": "of"}]}, Regression
     ),
     "monitored matrix": Case(
         "no 'val_of' in this run; allowed: loss, str", {"metrics": [CONFUSION], "trainer__monitor": "max val_of"}

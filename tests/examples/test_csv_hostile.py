@@ -211,7 +211,7 @@ def test_a_delimiter_that_means_something_else_is_refused(tmp_path: Path, delimi
     assert message_of(caught.value, ConfigError) == expected
 
 
-# What is no file, or closed.
+# What is not a file, or closed.
 
 
 def _fifo(path: Path) -> None:
