@@ -64,9 +64,11 @@ class ShapeWatch(TorchFunctionMode):
         self, name: str, scores: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int
     ) -> None:
         num_classes = scores.shape[min(1, scores.ndim - 1)]
-        if num_classes == 1:
+        is_flat = scores.ndim == 1 and scores.shape == labels.shape  # of one sample, torch would say, and its classes
+        if num_classes == 1 or is_flat:
+            why = "it would take samples for classes" if is_flat else "of one class it is always 0"
             shapes = f"outputs {list(scores.shape)} and targets {list(labels.shape)}"
-            raise ConfigError(f"loss: {name} gets {shapes}; of one class it is always 0; wanted: scores (N, C), C >= 2")
+            raise ConfigError(f"loss: {name} gets {shapes}; {why}; wanted: scores (N, C), C >= 2")
         if labels.is_floating_point():  # probabilities
             return
         if self.indices is not None:

@@ -438,3 +438,10 @@ def test_a_mean_over_nothing_may_be_nan(labels: Tensor, how: dict[str, Any], is_
     with ShapeWatch(LOGGER, torch.arange(4)) as watch:
         loss = F.cross_entropy(torch.rand(len(labels), 3), labels, **how)
     assert (watch.is_empty, bool(loss.isnan())) == (is_empty, is_empty)
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss()], ids=["function", "module"])
+def test_flat_scores_are_not_taken_for_those_of_one_sample(loss: Callable[..., Tensor]) -> None:
+    assert loss(torch.rand(7), torch.rand(7)).isfinite()  # torch takes the seven samples for seven classes
+    with ShapeWatch(LOGGER), pytest.raises(ConfigError, match="it would take samples for classes"):
+        loss(torch.rand(7), torch.rand(7))
