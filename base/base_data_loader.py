@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import zlib
@@ -125,6 +126,9 @@ class BaseDataLoader(DataLoader[Any]):
             adopted, loader.dataset, size, False, 0, loader.num_workers, loader.collate_fn, sampler=sampler
         )
         adopted.worker_init_fn = partial(init_worker, loader.worker_init_fn)
+        adopted.timeout, adopted.prefetch_factor = loader.timeout, loader.prefetch_factor
+        if loader.persistent_workers:  # they would draw each epoch's random numbers as in the first
+            logging.getLogger("data").warning("persistent_workers has no effect: workers are started for each epoch")
         for name, value in vars(loader).items():
             adopted.__dict__.setdefault(name, value)
         return adopted

@@ -24,11 +24,11 @@ RESERVED = re.compile(rf"{OUR_FILE}|\.lock(\.held)?")
 
 def refuse_if_locked(run_dir: Path) -> None:
     """Raise RunDirError where another process has the run directory, or a file in it is not what a run writes."""
-    _check_files(run_dir)
-    _refuse_if_alive(run_dir)
     if (run_dir / LOCK_FILE).exists():
         with locked(run_dir):
-            pass
+            return
+    _check_files(run_dir)
+    _refuse_if_alive(run_dir)
 
 
 @contextmanager

@@ -31,7 +31,6 @@ def check_batch(trainer: Any, try_batch: Callable[..., Any]) -> None:
     # Compiling would take longer than this saves; some metrics warn of a single batch.
     with nothing_kept(trainer), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message="Using a target size")  # that broadcasts
         log = _try_epoch(trainer, try_batch, trainer.data_loader, is_training=True)
         log |= dict.fromkeys(trainer.options.LOGGED, 0.0)
         if trainer.valid_data_loader is not None:

@@ -69,7 +69,7 @@ class StopSignals:
                 signal.raise_signal(received)
         elif self.received is None:
             self.received, self._received_s = received, time.monotonic()
-            if self._at_once and "__del__" not in _running(frame):
+            if self._at_once and all(outer.f_code.co_name != "__del__" for outer in _frames(frame)):
                 raise SystemExit(EXIT_CODES[received])
         elif time.monotonic() - self._received_s > REPEAT_S:
             os._exit(EXIT_CODES[received])
@@ -94,20 +94,19 @@ class StopSignals:
             threading.Timer(0.1, signal.pthread_kill, (main_thread, number)).start()  # look again
 
 
-def _running(frame: FrameType | None) -> Iterator[str]:
-    """Yield the names of the functions that `frame` is in."""
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield `frame` and those that called it, the innermost first."""
     while frame is not None:
-        yield frame.f_code.co_name
+        yield frame
         frame = frame.f_back
 
 
 def _waited_for(frame: FrameType | None) -> Sequence[BaseProcess]:
     """Return the workers that this frame waits for to give a batch."""
-    while frame is not None:
-        iterator = frame.f_locals.get("self")
-        if frame.f_code.co_name == "__next__" and isinstance(iterator, LoaderIterator):
+    for caller in _frames(frame):
+        iterator = caller.f_locals.get("self")
+        if caller.f_code.co_name == "__next__" and isinstance(iterator, LoaderIterator):
             return iterator._workers
-        frame = frame.f_back
     return ()
 
 

@@ -526,3 +526,16 @@ def test_epochs_of_a_given_length_go_on_over_the_passes_of_a_sampler() -> None:
     epochs = [targets_of(list(loader.epoch_steps(epoch, seed=0, len_epoch=3))) for epoch in (1, 2, 3)]
     passes = [targets_of(list(loader.epoch_steps(epoch, seed=0))) for epoch in (1, 2)]
     assert [step for steps in epochs for step in steps] == [step for steps in passes for step in steps][:9]
+
+
+def test_an_adopted_loader_keeps_the_options_of_its_workers_or_says_which_it_drops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = TensorDataset(torch.arange(8))
+    plain = DataLoader(data, 2, num_workers=1, timeout=30, prefetch_factor=3)
+    adopted = BaseDataLoader.adopt(plain)
+    assert (adopted.timeout, adopted.prefetch_factor, adopted.persistent_workers) == (30, 3, False)
+    assert [batch[0].tolist() for batch in adopted] == [batch[0].tolist() for batch in plain]
+    assert caplog.text == ""
+    assert not BaseDataLoader.adopt(DataLoader(data, 2, num_workers=1, persistent_workers=True)).persistent_workers
+    assert "persistent_workers has no effect" in caplog.text
