@@ -12,13 +12,14 @@ if __name__ == "__main__":
 from torch import nn
 
 from base import param_groups, prepare_model
+from distributed import launched
 from parse_config import ConfigParser, CustomArg
 from parse_config.command_line import add_run_flags
 from preflight import choose_batch_size, rehearse
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
 from trainer import Trainer
-from utils import exit_on_user_error, prepare_device, seed_everything, to_device
+from utils import prepare_device, seed_everything, to_device
 
 OPTIONS = [
     CustomArg(["--lr", "--learning_rate"], type=float, target="optimizer;args;lr"),
@@ -81,5 +82,5 @@ def parse_args(argv: list[str] | None = None) -> ConfigParser:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with launched():
         main(parse_args())

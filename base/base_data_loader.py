@@ -154,7 +154,10 @@ class BaseDataLoader(DataLoader[Any]):
         num_steps = len_epoch or self.num_steps(grad_accum_steps)
         if first_step > num_steps:
             raise CheckpointError(f"the checkpoint is at step {first_step} of an epoch of {num_steps}")
-        return epoch_steps(partial(self._pass, seed), len(self), epoch, first_step, len_epoch, grad_accum_steps)
+        num_parts = self.batch_sampler.share.num_parts
+        return epoch_steps(
+            partial(self._pass, seed), len(self), epoch, first_step, len_epoch, grad_accum_steps, num_parts
+        )
 
     def step_indices(
         self, epoch: int, step: int, *, seed: int, len_epoch: int | None = None, grad_accum_steps: int = 1
@@ -245,8 +248,8 @@ class BaseDataLoader(DataLoader[Any]):
         if self.num_workers or self.pin_memory:
             yield from map(Microbatch, DataLoader.__iter__(self), self.batch_sampler.sizes())
         else:  # what torch's iterator does too, and takes a percent of a small step for
-            for indices in self.batch_sampler:
-                yield Microbatch(self.collate_fn(self.dataset.__getitems__(indices)), len(indices))
+            for indices, size in zip(self.batch_sampler, self.batch_sampler.sizes()):
+                yield Microbatch(self.collate_fn(self.dataset.__getitems__(indices)), size)
 
     def _options(
         self, dataset: Dataset[Any], indices: Tensor, batch_size: int, shuffle: bool, sampler: Any = None

@@ -24,6 +24,10 @@ from checkpoint.file import LATEST, load_checkpoint
 from checkpoint.run_dir import check_file_handles, set_aside_later
 from checkpoint.run_status import State, check_same_run, run_number, status_reported
 from checkpoint.writer import CheckpointWriter
+from distributed import is_main, world_size
+from distributed.collective import broadcast, gather
+from distributed.failures import failures_shared
+from distributed.strategy import Alone
 from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
 from utils import ConfigError, Metric, OutOfMemoryError, Position, Stopped, UserError
@@ -48,7 +52,7 @@ class BaseTrainer(ABC):
     device = torch.device("cpu")
     options: TrainerOptions
     environment: dict[str, Any]
-    signals: StopSignals
+    signals: StopSignals | None = None
     run_log: RunLog | None = None
     checkpoints: CheckpointWriter | None = None
 
@@ -64,13 +68,14 @@ class BaseTrainer(ABC):
         self.config = config
         self.options = config.section("trainer")
         self.logger = config.get_logger("trainer", self.options.verbosity)
-        self.writer = TensorboardWriter(logger=self.logger, enabled=self.options.tensorboard)
+        self.writer = TensorboardWriter(logger=self.logger, enabled=self.options.tensorboard and is_main())
         self.model = model
         self.criterion = criterion
         self.metric_ftns = metric_ftns
         self.optimizer = optimizer
         self.epochs: int = self.options.epochs
         self.position = Position()
+        self.strategy = Alone(self.options, self.device, config["seed"])
         self.monitor = Monitor(self.options.monitor, self.options.early_stop)
         self.loop = PlainLoop(self)
         self.last_log: dict[str, float] = {}  # the values of the last finished epoch
@@ -111,24 +116,17 @@ class BaseTrainer(ABC):
         self.environment = self._environment()
         check_file_handles(getattr(self.loop.loader, "num_workers", 0))
         with StopSignals() as self.signals, self.config.held_run_dir() as check_held:
-            run_dir = self.checkpoint_dir
             log_sizes = self._resume(self.config.resume)["logs"] if self.config.resume else None
-            number = run_number(run_dir, log_sizes)
-            self.config.start_logging()
-            with (
-                status_reported(run_dir, number, self.position, self._final_state, check_held),
-                RunLog(run_dir, self.writer, number, log_sizes, check_held) as self.run_log,
-                CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
-                self._nothing_to_resume_before_the_first_step(),
-            ):
+            with self._recorded(log_sizes, check_held), failures_shared():
                 self._log_start()
                 if self.config.resume is None:
                     self._save(None)  # fails on a full or read-only disk before training does
-                    self.checkpoints.wait()
+                    self._wait_for_save()
                 try:
                     yield
-                except (Stopped, WorkerDiedError):
-                    self._save_stopped()
+                except (Stopped, WorkerDiedError) as error:
+                    if isinstance(error, Stopped) or world_size() == 1:  # all stop, but a worker dies of one process
+                        self._save_stopped()
                     raise
                 except Exception as error:
                     if isinstance(error, UserError) or not is_out_of_memory(error):
@@ -136,6 +134,23 @@ class BaseTrainer(ABC):
                     loader_args = self.config["data_loader"].get("args", {})
                     raise OutOfMemoryError(memory_advice(error, self.device, loader_args)) from error
                 self._log_end()
+
+    @contextmanager
+    def _recorded(self, log_sizes: dict[str, int] | None, check_held: Callable[[], None]) -> Iterator[None]:
+        """Write logs, checkpoints and status.json into the run directory; of several processes, the first one does."""
+        if not is_main():
+            yield
+            return
+        run_dir = self.checkpoint_dir
+        number = run_number(run_dir, log_sizes)
+        self.config.start_logging()
+        with (
+            status_reported(run_dir, number, self.position, self._final_state, check_held),
+            RunLog(run_dir, self.writer, number, log_sizes, check_held) as self.run_log,
+            CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
+            self._nothing_to_resume_before_the_first_step(),
+        ):
+            yield
 
     @contextmanager
     def _nothing_to_resume_before_the_first_step(self) -> Iterator[None]:
@@ -151,12 +166,15 @@ class BaseTrainer(ABC):
 
     def _save_stopped(self) -> None:
         """Save where the run is, unless that is saved, and wait: a save that fails is reported rather than the stop."""
-        assert self.checkpoints
         if not self.loop.can_be_saved:
             self.logger.warning("this loop cannot be saved here: what came after the last checkpoint is lost")
         elif self.saved_at != astuple(self.position):
             self._save(None)
-        self.checkpoints.wait()
+        self._wait_for_save()
+
+    def _wait_for_save(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -171,7 +189,7 @@ class BaseTrainer(ABC):
     def _finish_epoch(self, log: dict[str, float]) -> None:
         """Log the epoch that has been trained and validated, move on, and save it where that is due."""
         epoch = self.position.epoch
-        log = {name: float(value) for name, value in log.items()}
+        log = broadcast({name: float(value) for name, value in log.items()})  # all decide by the first one's values
         for name in (name for name, value in log.items() if not math.isfinite(value)):
             self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
         self._check_log(log)
@@ -199,20 +217,21 @@ class BaseTrainer(ABC):
 
     def _save_if_due(self) -> None:
         """Save where `save_every_steps` or `save_every_minutes` say so; raise Stopped where a signal came."""
-        if self.checkpoints is None:  # a rehearsal
+        if self.signals is None:  # a rehearsal
             return
-        self.checkpoints.raise_error()
+        if self.checkpoints is not None:
+            self.checkpoints.raise_error()
         every_steps, every_minutes = self.options.save_every_steps, self.options.save_every_minutes
         last = self.saved_at[-1] if self.saved_at else 0
         steps_due = every_steps is not None and self.position.global_step // every_steps > last // every_steps
         minutes_due = every_minutes is not None and time.monotonic() - self.last_save_s >= 60 * every_minutes
-        if steps_due or minutes_due:
+        if self.strategy.agreed_save(minutes_due) or steps_due:
             self._save(None)
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         """Raise Stopped where one of EXIT_CODES' signals came."""
-        received = self.signals.received if self.checkpoints is not None else None
+        received = self.strategy.agreed_signal(self.signals.received) if self.signals else None
         if received is not None:
             raise Stopped(f"stopped by {received.name} at {self._where()}", received.name, EXIT_CODES[received])
 
@@ -235,7 +254,7 @@ class BaseTrainer(ABC):
     def _environment(self) -> dict[str, Any]:
         """Return what must be equal for an exact resume, beside the config."""
         data = {"data": self.loop.loader.fingerprint()} if self.loop.is_followed else {}
-        return describe_environment(self.device) | data
+        return describe_environment(self.device, world_size() if self.strategy.fixes_world_size else None) | data
 
     def _preflight(self) -> None:
         """Raise ConfigError where what the config names does not work together; before anything is written."""
@@ -248,18 +267,18 @@ class BaseTrainer(ABC):
 
         Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
         """
-        assert self.checkpoints, "saves are made while `train` runs"
-        assert self.run_log
         self._check_finite()
         state: dict[str, Any] = {key: part.state_dict() for key, part in self._stateful().items()}
         state["epoch"] = self.position.epoch - (self.position.step_in_epoch == 0)  # the last one trained in
         state["log"] = self.last_log
-        state["rng"] = [rng_state(self.device)]
-        state["logs"] = self.run_log.sizes()
+        random_state = rng_state(self.device)
+        state["rng"] = gather(random_state) if self.strategy.fixes_world_size else [random_state]
         state["config"] = self.config.config
         state["facts"] = self.config.facts
         state["environment"] = self.environment
-        self.checkpoints.save(state, epoch, save_best)
+        if self.checkpoints is not None and self.run_log is not None:
+            state["logs"] = self.run_log.sizes()
+            self.checkpoints.save(state, epoch, save_best)
         self.last_save_s = time.monotonic()
         self.saved_at = astuple(self.position)
 
@@ -277,7 +296,8 @@ class BaseTrainer(ABC):
         for optimizer in (part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)):
             optimizer._opt_called = self.position.global_step > 0  # type: ignore[attr-defined]
         self.saved_at = astuple(self.position)
-        set_aside_later(resume_path, self.position, self.monitor.best_epoch)
+        if is_main():
+            set_aside_later(resume_path, self.position, self.monitor.best_epoch)
         return checkpoint
 
     def _save_checkpoint(self, epoch: int, save_best: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,9 +26,14 @@ class Step(NamedTuple):
 class FiniteWatch:
     """Collects losses and gradient norms on the device, and looks at them all at once when asked."""
 
-    def __init__(self, max_skipped_steps: int) -> None:
-        """Allow so many steps in a row with an infinite gradient: those that a loss scaler (fp16) skips."""
+    def __init__(self, max_skipped_steps: int, mean: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Allow so many steps in a row with an infinite gradient: those that a loss scaler (fp16) skips.
+
+        `mean` gives the mean over processes, where there are several.
+        """
         self.max_skipped_steps = max_skipped_steps
+        self.last_loss = math.nan  # of the last step that was looked at
+        self._mean = mean
         self.steps: list[Step] = []
         self._num_skipped = 0
 
@@ -49,7 +55,9 @@ class FiniteWatch:
         steps, self.steps = self.steps, []
         if not steps:
             return None
-        values = torch.stack([value.float() for step in steps for value in (step.loss, step.grad_norm)]).tolist()
+        on_device = torch.stack([value.float() for step in steps for value in (step.loss, step.grad_norm)])
+        values = (self._mean(on_device) if self._mean else on_device).tolist()
+        self.last_loss = values[-2]
         for step, loss, grad_norm in zip(steps, values[0::2], values[1::2]):
             if not math.isfinite(loss):
                 return step, f"the loss is {loss}"

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from base.bad_label import raise_if_label
 from base.base_data_loader import BaseDataLoader
 from base.sampling import EpochBatchSampler
+from distributed import world_size
 from utils.annotations import OF_THE_LOOP
-from utils.errors import UserError, WorkerDiedError
+from utils.errors import ConfigError, UserError, WorkerDiedError
 from utils.failures import worker_death
 from utils.inf_loop import inf_loop
 
@@ -49,6 +50,7 @@ class PlainLoop:
         """Adopt plain DataLoaders, shorten loaders for debugging, and count the steps of the first optimizer."""
         self._adopt_loaders()
         self._shorten_loaders()
+        self._refuse_several_processes()
         optimizers = [part for part in vars(self._trainer).values() if isinstance(part, torch.optim.Optimizer)]
         if optimizers and not self._is_attached:
             optimizers[0].register_step_post_hook(self._count_step)
@@ -77,6 +79,21 @@ class PlainLoop:
             if isinstance(loader, DataLoader) and isinstance(loader.batch_sampler, EpochBatchSampler):
                 limit = options.limit_batches
                 loader.batch_sampler.max_batches = limit * factor if limit else None
+
+    def _refuse_several_processes(self) -> None:
+        """Raise ConfigError where there are several processes, and the loop does not say that it shares steps."""
+        owner, followed = self._followed_options()
+        if world_size() > 1 and "strategy" not in followed:
+            raise ConfigError(
+                f"{owner.__name__}._train_epoch is a loop of its own, which several processes cannot share: start one "
+                f"process, without torchrun; if it goes the way of Trainer._train_step, name 'strategy' in "
+                f"{owner.__name__}.LOOP_OPTIONS"
+            )
+
+    def _followed_options(self) -> tuple[type, frozenset[str]]:
+        """Return the class whose `_train_epoch` is called, and the options that it says it follows."""
+        owner = next(cls for cls in type(self._trainer).__mro__ if "_train_epoch" in vars(cls))
+        return owner, vars(owner).get("LOOP_OPTIONS", frozenset())
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
@@ -137,8 +154,7 @@ class PlainLoop:
                     f"{type(trainer).__name__}.{name} is an iterator, and where it is cannot be saved: a resumed run "
                     f"differs; for endless batches use utils.inf_loop"
                 )
-        owner = next(cls for cls in type(trainer).__mro__ if "_train_epoch" in vars(cls))
-        followed = vars(owner).get("LOOP_OPTIONS", frozenset())
+        owner, followed = self._followed_options()
         for name, field in type(trainer.options).model_fields.items():
             value = getattr(trainer.options, name)
             if OF_THE_LOOP in field.metadata and name not in followed and value != field.default:

@@ -14,12 +14,13 @@ from checkpoint.environment import differences
 from checkpoint.fit import check_like
 from checkpoint.parts import MALFORMED, load_part
 from checkpoint.upgrade import FIRST_PARTS
+from distributed import rank
 from parse_config import ConfigParser
 from utils import CheckpointError
 from utils.annotations import HAS_STATE, MAY_CHANGE
 from utils.errors import printable
 from utils.metric_tracker import MetricTracker
-from utils.rng import set_rng_state
+from utils.rng import mix_seed, seed_everything, set_rng_state
 from utils.weights import Stateful
 
 MAX_FILE_SIZE = 2**62
@@ -110,7 +111,10 @@ def restore(
             for part in parts.values():
                 if isinstance(part, MetricTracker):
                     part.reset()  # of an epoch that has ended
-        set_rng_state(checkpoint["rng"][0], device)
+        states = checkpoint["rng"]
+        set_rng_state(states[rank() if rank() < len(states) else 0], device)
+        if rank() >= len(states):  # of fewer processes: a process that comes to them must draw other numbers than they
+            seed_everything(mix_seed(torch.initial_seed() % 2**32, rank(), checkpoint["position"]["global_step"]))
         sizes, log = checkpoint["logs"], checkpoint["log"]
         check_like(sizes, dict.fromkeys(sizes, MAX_FILE_SIZE), "logs")
         if not all(isinstance(name, str) and isinstance(value, float) for name, value in log.items()):

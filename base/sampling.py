@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from base.share import WHOLE, Share
 from utils.errors import ConfigError
 from utils.rng import cpu_rng_kept, mix_seed, seed_cpu
 
@@ -49,9 +50,10 @@ class EpochBatchSampler(Sampler[Any]):
         self.epoch = 0
         self.first_batch = 0
         self.max_batches: int | None = None  # of an epoch, for debugging
+        self.share: Share = WHOLE
 
     def __len__(self) -> int:
-        """Batches in a whole epoch, wherever iteration starts."""
+        """Batches in a whole epoch, wherever iteration starts and however many processes share them."""
         return -(-len(self.indices) // self.batch_size)
 
     def set_epoch(self, seed: int, epoch: int, first_batch: int = 0) -> None:
@@ -59,15 +61,22 @@ class EpochBatchSampler(Sampler[Any]):
         self.seed, self.epoch, self.first_batch = seed, epoch, first_batch
 
     def sizes(self) -> Iterator[int]:
-        """Yield how many samples each batch has that the next iteration yields."""
+        """Yield how many samples of its own each batch has that the next iteration yields."""
+        return self.share.sizes(self._up_to_limit(self._batch_sizes()))
+
+    def _batch_sizes(self) -> Iterator[int]:
         for start in range(self.first_batch * self.batch_size, len(self.indices), self.batch_size):
             yield min(self.batch_size, len(self.indices) - start)
 
     def __iter__(self) -> Iterator[Tensor | list[int]]:
-        batches = self.batches(self.seed, self.epoch, self.first_batch)
-        if self.max_batches is not None:
-            batches = islice(batches, max(0, self.max_batches - self.first_batch))
+        batches = self._up_to_limit(self.batches(self.seed, self.epoch, self.first_batch))
+        batches = self.share.batches(batches)
         return (batch.tolist() for batch in batches) if self.as_lists else batches
+
+    def _up_to_limit(self, items: Iterator[T]) -> Iterator[T]:
+        if self.max_batches is None:
+            return items
+        return islice(items, max(0, self.max_batches - self.first_batch))
 
     def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
         """Yield the batches of `epoch` from `first_batch` on, (n,) int64; a pure function of its arguments."""
@@ -119,8 +128,7 @@ class DrawnBatchSampler(EpochBatchSampler):
     def __len__(self) -> int:
         return len(self._draw(self.seed, self.epoch))
 
-    def sizes(self) -> Iterator[int]:
-        """Yield how many samples each batch has that the next iteration yields."""
+    def _batch_sizes(self) -> Iterator[int]:
         for batch in self._draw(self.seed, self.epoch)[self.first_batch :]:
             yield len(batch)
 
@@ -153,12 +161,13 @@ def epoch_steps(
     first_step: int,
     len_epoch: int | None,
     grad_accum_steps: int,
+    parts_per_batch: int = 1,
 ) -> Iterator[list[T]]:
     """Yield the `grad_accum_steps` batches of each optimizer step of `epoch` (from 1), from `first_step` (from 0) on.
 
     An epoch is one pass over the data, of `num_batches`, and its last step may have fewer of them; or, with
     `len_epoch`, it is that many steps of an endless stream of passes. `batches_of_pass(number, first_batch)` starts a
-    pass, numbered from 1, anywhere in it.
+    pass, numbered from 1, anywhere in it, and yields `parts_per_batch` for each batch.
     """
     first_batch = first_step * grad_accum_steps
     if len_epoch is None:
@@ -167,7 +176,7 @@ def epoch_steps(
         first_batch += (epoch - 1) * len_epoch * grad_accum_steps
         batches, num_steps = _endless(batches_of_pass, *divmod(first_batch, num_batches)), len_epoch
     for _ in range(first_step, num_steps):
-        yield list(islice(batches, grad_accum_steps))
+        yield list(islice(batches, grad_accum_steps * parts_per_batch))
 
 
 def _endless(batches_of_pass: Callable[[int, int], Iterator[T]], passes_done: int, first_batch: int) -> Iterator[T]:

@@ -11,14 +11,14 @@ from utils.errors import printable
 from utils.nested import flatten
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return what of the surroundings changes the bits of a result."""
+def describe_environment(device: torch.device, num_processes: int | None) -> dict[str, Any]:
+    """Return what of the surroundings changes the bits of a result; `num_processes` is None where that does not."""
     return {
         "torch": str(torch.__version__),
         "device": device.type,
         "processor": processor_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "world_size": 1,
+        "world_size": num_processes,
     }
 
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from checkpoint.file import find_checkpoint
 from checkpoint.run_dir import adopt_resolved, config_file, first_alone, make_new_dir, newest_run, saved_config
 from checkpoint.run_lock import locked, refuse_if_locked
+from distributed.collective import broadcast
+from distributed.launch import is_main, main_first
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
 from parse_config.command_line import CustomArg, add_override_flags, answer_question, overrides_of
@@ -112,7 +114,7 @@ class ConfigParser:
         if cli.resume is None and cli.config is None:
             raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to resume one")
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
-        if checkpoint and is_resumed and not is_rehearsal and prefer is None:
+        if checkpoint and is_resumed and not is_rehearsal and prefer is None and is_main():
             refuse_if_locked(checkpoint.parent)  # before any data is read
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
@@ -143,10 +145,10 @@ class ConfigParser:
         Raises CheckpointError where that run has checkpoints, but none is whole, and RunDirError where another process
         trains it.
         """
-        run_dir = newest_run(self._save_dir.parent)
+        run_dir = broadcast(newest_run(self._save_dir.parent))  # the first process may have made a new one since
         self._must_be_first = run_dir is None
         if run_dir is not None:
-            if not self.is_rehearsal:
+            if not self.is_rehearsal and is_main():
                 refuse_if_locked(run_dir)
             self.resume = find_checkpoint(run_dir)
             self._save_dir = run_dir
@@ -162,7 +164,8 @@ class ConfigParser:
         A list of sections gives a list, a missing section None. `args` and `kwargs` are what the code knows and the
         config cannot. Types come from the slot, and before that from `module`, where the code gives one.
         """
-        built = self.builder.build(name, module, *args, **kwargs)
+        with main_first():
+            built = self.builder.build(name, module, *args, **kwargs)
         if resolved := getattr(built, "resolved_args", None):
             self.resolve(name, resolved)
         if isinstance(built, KnowsData):
@@ -188,13 +191,20 @@ class ConfigParser:
     def held_run_dir(self) -> Iterator[Callable[[], None]]:
         """Make the directory of a new run, and hold it or that of a resumed one; yield a check that it still is held.
 
+        The first process does so for all.
+
         Raises RunDirError: it cannot be made, another process has it, or one that was asked for the newest run as well
         has started one meanwhile.
         """
+        if not is_main():
+            self._save_dir = broadcast(self._save_dir)
+            yield lambda: None
+            return
         with ExitStack() as stack:
             with first_alone(self._save_dir.parent) if self._must_be_first else nullcontext():
                 self.make_run_dir()
                 check_held = stack.enter_context(locked(self._save_dir))
+            broadcast(self._save_dir)
             yield check_held
 
     def start_logging(self) -> None:

@@ -54,6 +54,16 @@ class CompileOptions(Options):
     fullgraph: bool = Field(default=False, description="an error where part of the model cannot be compiled")
 
 
+class StrategyOptions(Options):
+    """How several processes, which torchrun starts, share a step; a single one does not look at it."""
+
+    type: Literal["ddp"] = Field(default="ddp", description="ddp: each has the whole model, and they average gradients")
+    find_unused_parameters: bool = Field(default=False, description="of DDP: some parameters get no gradient in a step")
+    static_graph: bool = Field(default=False, description="of DDP: every step uses the same parameters")
+    gradient_as_bucket_view: bool = Field(default=False, description="of DDP: less memory for gradients")
+    sync_batchnorm: bool = Field(default=False, description="BatchNorm over the batch of all processes; GPUs alone")
+
+
 class TrainerOptions(Options):
     """How to train. Keys of your own go into the subclass in trainer/options.py."""
 
@@ -116,6 +126,16 @@ class TrainerOptions(Options):
     device_resident: Annotated[Literal["auto"] | bool, OF_THE_LOOP] = Field(
         default="auto",
         description="keep all data on the GPU; auto: where it takes a quarter of the free memory or less",
+    )
+    strategy: Annotated[StrategyOptions, OF_THE_LOOP] = Field(
+        default=StrategyOptions(), description="how several processes share a step"
+    )
+    virtual_ranks: Annotated[PositiveInt | None, OF_THE_LOOP] = Field(
+        default=None,
+        description="compute each batch in so many slices, by any number of processes up to that, with the same bits",
+    )
+    process_timeout_s: Annotated[float, MAY_CHANGE] = Field(
+        default=1800, gt=0, description="several processes: a run ends where one does not answer for so long"
     )
     compile: CompileOptions | None = Field(default=None, description="torch.compile the model: {} or its options")
     cuda_graph: Annotated[bool, OF_THE_LOOP] = Field(

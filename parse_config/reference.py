@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import pydantic
 import torch
 
+from parse_config.options import Options
 from parse_config.schema import MAX_SECTIONS, Slots, config_model, fields, project_slots, sections
 from parse_config.slot import Slot
 from utils.annotations import annotations_of
@@ -52,7 +53,8 @@ def reference_table(slots: Slots) -> str:
     for path, field in fields(config_model(slots)):
         if isinstance(slots.get(path), type):  # its keys have rows of their own
             continue
-        default = "–" if field.is_required() else f"`{json.dumps(field.default)}`"
+        value = {} if isinstance(field.default, Options) else field.default
+        default = "–" if field.is_required() else f"`{json.dumps(value)}`"
         rows.append(f"| `{path}` | {default} | {(field.description or '').replace('|', '/')} |")
     return "\n".join(rows) + "\n"
 

@@ -78,7 +78,8 @@ def fill_defaults(model: type[Options], config: dict[str, Any]) -> None:
         if isinstance(section, dict):
             for key, field in section_model.model_fields.items():
                 if not field.is_required():
-                    section.setdefault(key, deepcopy(field.default))
+                    is_section = isinstance(field.default, Options)  # whose own keys are filled in next
+                    section.setdefault(key, {} if is_section else deepcopy(field.default))
 
 
 def fields(model: type[Options]) -> Iterator[tuple[str, FieldInfo]]:

@@ -3,7 +3,16 @@
 from preflight.batch_size import choose_batch_size
 from preflight.checks import check_run
 from preflight.means import warn_of_wrong_means
+from preflight.processes import join_processes, share_data
 from preflight.rehearsal import rehearse
 from preflight.trial import check_batch
 
-__all__ = ["check_batch", "check_run", "choose_batch_size", "rehearse", "warn_of_wrong_means"]
+__all__ = [
+    "check_batch",
+    "check_run",
+    "choose_batch_size",
+    "join_processes",
+    "rehearse",
+    "share_data",
+    "warn_of_wrong_means",
+]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from base import BaseTrainer
+from distributed import world_size
 from parse_config import ConfigParser
 from preflight.rehearsal import run_few_steps
 from utils.annotations import MAX_COUNT
@@ -23,6 +24,8 @@ def choose_batch_size(config: ConfigParser, build_trainer: Callable[[ConfigParse
     """Where the config's batch size is "auto", find the largest that fits, with a trainer that is thrown away."""
     if config["data_loader"].get("args", {}).get("batch_size") != "auto":
         return
+    if world_size() > 1:
+        raise ConfigError('data_loader.args.batch_size: "auto" is for one process; give a number, of all processes')
     config.resolve("data_loader", {"batch_size": PROBE})
     batch_size = largest_batch_size(build_trainer(config))
     free_memory()

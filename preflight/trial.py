@@ -84,7 +84,7 @@ def _trial_sizes(trainer: Any, sampler: Any, is_training: bool) -> list[int]:
     """Return the sizes of batches to try: a usual one, and that of the smallest, where a run comes to it."""
     options = trainer.options
     num_batches = trainer.num_steps * options.grad_accum_steps * (trainer.epochs if options.len_epoch else 1)
-    sizes = {*islice(sampler.sizes(), num_batches if is_training else sampler.max_batches)}
+    sizes = {*islice(sampler.sizes(), num_batches * sampler.share.num_parts if is_training else None)} - {0} or {1}
     return [min(USUAL, max(sizes)), min(SMALL, *sizes)][: len(sampler)]
 
 

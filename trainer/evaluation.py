@@ -31,6 +31,6 @@ def evaluate(
     metrics.reset()
     for batch, num_samples in prefetch(microbatches, device, input_format(model)):
         loss, outputs, targets, num_counted = run_batch(model, criterion, batch)
-        metrics.update("loss", loss, n=batch_weight(criterion, batch, num_samples))
+        metrics.update("loss", loss, n=batch_weight(criterion, batch, num_samples) if num_samples else 0)
         metrics.update_metrics(outputs, targets, n=num_samples if num_counted is None else num_counted)
     return metrics.result()

@@ -26,14 +26,15 @@ from base import (
     name_samples,
     weighted,
 )
+from distributed.choice import make_strategy
 from logger import heatmap
 from parse_config import ConfigParser
-from preflight import check_batch, check_run, warn_of_wrong_means
+from preflight import check_batch, check_run, join_processes, share_data, warn_of_wrong_means
 from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
 from trainer.batch import BatchResult, batch_weight, run_batch
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
-from utils import Metric, MetricTracker, NonFiniteError, Stopped
+from utils import Metric, NonFiniteError, Stopped
 
 AUTOCAST_DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -45,6 +46,7 @@ class Trainer(BaseTrainer):
         {
             *("len_epoch", "grad_accum_steps", "max_grad_norm", "ema_decay", "max_skipped_steps", "precision"),
             *("device_resident", "channels_last", "cuda_graph", "profile", "log_every_steps"),
+            *("strategy", "virtual_ranks"),
         }
     )
     options: TrainerOptions
@@ -65,6 +67,7 @@ class Trainer(BaseTrainer):
         """`criterion` gives the mean loss of a batch. An epoch is the data once, or `len_epoch` steps where given."""
         super().__init__(model, criterion, metric_ftns, optimizer, config)
         self.device = device
+        self.strategy = make_strategy(self.options, device, config["seed"])
         self.data_loader: Any = BaseDataLoader.adopt(data_loader)
         self.valid_data_loader = valid_data_loader
         self.lr_scheduler = lr_scheduler
@@ -74,8 +77,8 @@ class Trainer(BaseTrainer):
         config.resolve("trainer", {"channels_last": is_channels_last})
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._set_up_step()
-        self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
-        self.valid_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
+        self.train_metrics = self.strategy.tracker("loss", metric_ftns=metric_ftns, device=device)
+        self.valid_metrics = self.strategy.tracker("loss", metric_ftns=metric_ftns, device=device)
 
     def _set_up_step(self) -> None:
         """Make what the options of a step ask for; turned off, each of these changes nothing."""
@@ -87,7 +90,8 @@ class Trainer(BaseTrainer):
             self.autocast = torch.autocast(device.type, dtype, cache_enabled=not options.cuda_graph)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.ema = Ema(self.model, options.ema_decay)
-        self.watch = FiniteWatch(options.max_skipped_steps if self.scaler.is_enabled() else 0)
+        max_skipped = options.max_skipped_steps if self.scaler.is_enabled() else 0
+        self.watch = FiniteWatch(max_skipped, self.strategy.mean)
         self.profiler = StepProfiler(options.profile)
         self.step_graph: StepGraph | None = None  # made when the preflight has found that it can be
 
@@ -104,10 +108,11 @@ class Trainer(BaseTrainer):
                 self._step_scheduler("step")
                 num_samples += sum(microbatch.num_samples for microbatch in microbatches)
                 bar.update()
-                self._log_step(loss, bar)
+                self._log_step(bar)
                 self.profiler.step(self.checkpoint_dir)
                 self._after_step()
         self._check_finite()  # waits for the device, so that the time below is the true one
+        num_samples = self.strategy.sum(num_samples)
         speed = {"perf/samples_per_sec": num_samples / (time.perf_counter() - started)} if num_samples else {}
         valid_log = self._valid_epoch(epoch)
         # Read after validation, in which a run may be stopped and saved: until then the epoch is open.
@@ -122,22 +127,23 @@ class Trainer(BaseTrainer):
         Nothing here waits for the device or depends on which step it is: it may be replayed as a CUDA graph.
         """
         weights = [batch_weight(self.criterion, batch, num_samples) for batch, num_samples in microbatches]
-        total = sum(weights)
-        step_loss = torch.zeros((), device=self.device)
+        weights, total = self.strategy.begin_step(microbatches, weights)
+        shares = []
         self.optimizer.zero_grad(set_to_none=True)
-        for (batch, num_samples), weight in zip(microbatches, weights):
+        for (batch, num_samples), weight in self.strategy.passes(microbatches, weights):
             with self.autocast:
                 loss, outputs, targets, num_counted = run_batch(self.model, self.criterion, batch)
-            loss = weighted(loss, weight, total)  # * weight / total: together the loss of one batch of all samples
-            self.scaler.scale(loss).backward()
-            step_loss += loss.detach()
+            share = weighted(loss, weight, total)  # * weight / total: together the loss of one batch of all samples
+            self.scaler.scale(share).backward()
+            shares.append(share.detach())
+            self.train_metrics.update("loss", loss, n=weight)
             self.train_metrics.update_metrics(outputs, targets, n=num_samples if num_counted is None else num_counted)
+        step_loss = self.strategy.end_step(shares)
         self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
         grad_norm = clip_gradients(self.parameters, self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update()
-        self.train_metrics.update("loss", step_loss, n=total)
         return step_loss, grad_norm
 
     def _valid_epoch(self, epoch: int) -> dict[str, float]:
@@ -184,6 +190,7 @@ class Trainer(BaseTrainer):
         """Yield the batches; raise Stopped where a signal came, or WorkerDiedError: the run can be saved then."""
         try:
             for batch in batches:
+                self.strategy.meet()
                 self._stop_if_asked()
                 yield batch
         except Exception as error:
@@ -221,9 +228,11 @@ class Trainer(BaseTrainer):
         # What "auto" resolved to stays with the run: an augmentation may round otherwise on another device.
         is_resident = self.data_loader.place(self.device, self.options.device_resident)
         self.config.resolve("trainer", {"device_resident": is_resident})
+        share_data(self)
         check_run(self)
         self.step_graph = StepGraph(self._train_step, self.optimizer) if self.options.cuda_graph else None
         check_batch(self, self._try_batch)
+        join_processes(self, self._try_batch)
         warn_of_wrong_means(self, evaluate)
 
     def _try_batch(self, size: int = 8, loader: Any = None, is_training: bool = False) -> BatchResult:
@@ -254,12 +263,12 @@ class Trainer(BaseTrainer):
             mininterval=0.5,
         )
 
-    def _log_step(self, loss: Tensor, bar: tqdm[Any]) -> None:
+    def _log_step(self, bar: tqdm[Any]) -> None:
         """Log and show the loss every so many steps; the one place among the steps where the host waits."""
         global_step = self.position.global_step + 1  # steps done, this one included
         if global_step % self.options.log_every_steps == 0:
             self._check_finite()
-            value = loss.item()
+            value = self.watch.last_loss
             bar.set_postfix(loss=f"{value:.4f}", refresh=False)
             if self.run_log is not None:
                 self.run_log.log_step(self.position.epoch, global_step, {"loss": value})

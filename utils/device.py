@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from utils.errors import ConfigError
@@ -31,8 +32,12 @@ def prepare_device(n_gpu_use: int, device: str = "auto") -> tuple[torch.device, 
     `device` is auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N or N; `n_gpu_use=0` makes auto mean cpu.
     Raises ConfigError where the device is unknown or not there, or torchrun has started several processes.
     """
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:  # from torchrun; each process would train a whole run of its own
-        raise ConfigError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: a run is one process; start it without torchrun")
+    num_processes = int(os.environ.get("WORLD_SIZE") or 1)
+    if num_processes > 1 and not dist.is_initialized():  # each would train a whole run of its own
+        raise ConfigError(
+            f"torchrun started {num_processes} processes, but this script is for one; train.py lets several train "
+            f"together, by `with launched():` around its main"
+        )
     if not re.fullmatch(DEVICE_PATTERN, device):
         raise ConfigError(f"device: unknown device {device!r}; allowed: auto, cpu, mps, cuda, cuda:N")
     if n_gpu_use > 1:

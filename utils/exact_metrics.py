@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from utils.device import to_device
 from utils.nested import map_tensors, tensors_of
 
 CENTRED = {
@@ -31,6 +32,7 @@ def make_exact(metric: Any, dtype: torch.dtype) -> None:
     """
     if type(metric).__module__.startswith("torchmetrics.") and not list(metric.modules())[1:]:
         metric.to(dtype)  # floating states alone
+    metric.sync_on_compute = False  # several processes have merged every update before (see utils/metric_tracker.py)
     if _is_centred(metric):
         for name, default in UNCENTRED.items():
             metric.add_state(name, default.to(metric.device, dtype), dist_reduce_fx=None)
@@ -45,6 +47,29 @@ def update_exactly(metric: Any, outputs: Any, targets: Any, dtype: torch.dtype) 
             metric.centre, metric.scale = targets.mean(dim=0), torch.full_like(metric.scale, SCALE)
         outputs, targets = ((values - metric.centre) * metric.scale for values in (outputs, targets))
     metric.update(outputs, targets)
+
+
+def is_additive(metric: Any) -> bool:
+    """Whether a state after two updates is the sum, or the list, of those after each: then states can be merged."""
+    from torchmetrics.utilities.data import dim_zero_cat, dim_zero_sum  # here, as not every run has such metrics
+
+    kinds = set(getattr(metric, "_reductions", {None: None}).values())
+    return kinds <= {dim_zero_sum, dim_zero_cat} and bool(kinds) and not _is_centred(metric)
+
+
+def state_of(metric: Any, outputs: Any, targets: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """Return what a batch adds to the states of `metric`, which is reset before."""
+    metric.reset()
+    update_exactly(metric, outputs, targets, dtype)
+    return {name: list(value) if isinstance(value, list) else value for name, value in metric.metric_state.items()}
+
+
+def add_state(metric: Any, state: dict[str, Any]) -> None:
+    """Add to the states of `metric` what `state_of` returned, of this or another process."""
+    for name, value in state.items():
+        setattr(metric, name, getattr(metric, name) + to_device(value, metric.device))
+    metric._update_count += 1
+    metric._computed = None  # the cached result of before
 
 
 def _is_centred(metric: Any) -> bool:

@@ -78,7 +78,7 @@ class MetricTracker:
         if self._is_restored:
             self._is_restored = False
             return
-        self._catch_up()
+        self.catch_up()
         for value in (*self._totals.values(), *self._counts.values()):
             value.zero_()
         for module in self._modules.values():
@@ -108,10 +108,14 @@ class MetricTracker:
         self._is_open = True
         self._pending.append((update, args))
         if len(self._pending) > self._max_pending or self._pending_bytes > MAX_PENDING_BYTES:
-            self._catch_up()
+            self._make_pending()
+
+    def catch_up(self) -> None:
+        """Make all updates that are kept for later."""
+        self._make_pending()
 
     @torch.no_grad()
-    def _catch_up(self) -> None:
+    def _make_pending(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         for update, args in pending:
             update(*args)
@@ -140,7 +144,7 @@ class MetricTracker:
 
     def avg(self, key: str) -> float:
         """Return the mean of `key` so far; NaN before the first sample. Waits for the device."""
-        self._catch_up()
+        self.catch_up()
         return float((self._totals[key] / self._counts[key]).item())
 
     def result(self) -> dict[str, float]:
@@ -148,7 +152,7 @@ class MetricTracker:
 
         Waits for the device. Raises ConfigError where a metric gives neither numbers nor tensors.
         """
-        self._catch_up()
+        self.catch_up()
         self._is_open = False
         self.matrices = {}
         return {name: value for key in self.keys for name, value in self._scalars(key, self._value(key))}
@@ -173,7 +177,7 @@ class MetricTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the accumulators as plain data, so that an epoch's means survive a stop in the middle of it."""
-        self._catch_up()
+        self.catch_up()
         return {
             "totals": self._totals,
             "counts": self._counts,
@@ -186,7 +190,7 @@ class MetricTracker:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned. Raises ValueError where a mean is no number, or of a metric no vector."""
-        self._catch_up()
+        self.catch_up()
         for key, count in self._counts.items():
             total = state["totals"][key]
             if total.ndim > (MAX_DIMS if key in self._functions else 0) or total.numel() > MAX_ELEMENTS:

@@ -40,6 +40,14 @@ def seed_cpu(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
+def seed_for(device: torch.device, seed: int) -> None:
+    """Seed what a step on `device` draws from."""
+    if device.type == "cpu":
+        seed_cpu(seed)
+    else:
+        seed_everything(seed)
+
+
 def rng_state(device: torch.device) -> dict[str, Any]:
     """Return the state of every generator as plain data, which `torch.load(weights_only=True)` accepts."""
     name, keys, *rest = np.random.get_state()

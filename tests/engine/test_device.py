@@ -27,7 +27,7 @@ def test_several_processes_are_refused_rather_than_each_training_a_run(monkeypat
     monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process is fine
     assert prepare_device(0) == (torch.device("cpu"), [])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 2: a run is one process"):
+    with pytest.raises(ConfigError, match="torchrun started 2 processes, but this script is for one"):
         prepare_device(0)
 
 

@@ -1,0 +1,62 @@
+"""Exchanging plain values between processes, over the CPU. With one process each of these returns what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from distributed.launch import world_size
+
+T = TypeVar("T")
+
+
+def gather(value: T) -> list[T]:
+    """Return the `value` of every process, by rank; values are pickled."""
+    values: list[Any] = [value]
+    if world_size() > 1:
+        values = [None] * world_size()
+        dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast(value: T) -> T:
+    """Return the `value` of the first process; values are pickled."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def gather_numbers(numbers: Sequence[float]) -> list[list[float]]:
+    """Return the `numbers` of every process, by rank; as many everywhere. Faster than `gather`."""
+    own = torch.tensor(numbers, dtype=torch.float64)
+    if world_size() == 1:
+        return [own.tolist()]
+    rows = torch.empty(world_size(), len(own), dtype=own.dtype)
+    dist.all_gather_into_tensor(rows.view(-1), own)
+    return rows.tolist()
+
+
+def swap_segments(received: Tensor, sent: Tensor, num_rows: Sequence[int]) -> None:
+    """Send `sent[i]` to process i, and write what all have sent here into `received`, `num_rows` rows from each.
+
+    `sent` is (processes, own rows, n), `received` (sum of num_rows, n), both contiguous and on the device.
+    """
+    if world_size() == 1:
+        received.copy_(sent[0])
+        return
+    sizes = [rows * received.shape[1] for rows in num_rows]
+    dist.all_to_all_single(received.view(-1), sent.view(-1), sizes, [sent[0].numel()] * world_size())
+
+
+def gather_segments(segment: Tensor) -> Tensor:
+    """Return the `segment`, (n,), of every process, one after the other."""
+    if world_size() == 1:
+        return segment
+    whole = segment.new_empty(world_size() * len(segment))
+    dist.all_gather_into_tensor(whole, segment.contiguous())
+    return whole

@@ -1,0 +1,97 @@
+"""One failure of several processes: the process that failed says why, and the others end with its exit code.
+
+A process that fails closes its connections, and the others then fail in the middle of a collective operation. That is
+not what anybody wants to read. So a process leaves its message in the store, where the others look first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch.distributed as dist
+
+from utils.errors import UserError
+from utils.failures import as_user_error
+
+GRACE_S = 5.0  # until a process that fails has said so, and until all others have noticed
+LOST_MESSAGES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "gloo", "NCCL")
+
+
+class PeerFailedError(UserError):
+    """Another process of the run failed, was killed, or hangs."""
+
+    def __init__(self, message: str, exit_code: int, speaker: int) -> None:
+        """`speaker` is the number of the process that prints the message."""
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.speaker = speaker
+
+
+@contextmanager
+def failures_shared() -> Iterator[None]:
+    """Tell the other processes of an error here; raise PeerFailedError where the error comes from one of theirs."""
+    try:
+        yield
+    except PeerFailedError:
+        raise
+    except Exception as error:
+        if not dist.is_initialized():
+            raise
+        if _is_of_a_peer(error):
+            raise _failure_of_a_peer(error) from None
+        _report(error)
+        raise
+
+
+@contextmanager
+def one_speaks() -> Iterator[None]:
+    """Exit without a word where another process says what went wrong."""
+    try:
+        yield
+    except Exception as error:
+        failure = error if isinstance(error, PeerFailedError) else _report(error)
+        if failure.speaker != dist.get_rank():
+            sys.exit(failure.exit_code)
+        raise
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()  # torch has no public name for it
+
+
+def _report(error: Exception) -> PeerFailedError:
+    """Leave `error` in the store unless another one is there; return the one that is."""
+    known = as_user_error(error)
+    text = str(known) if known else f"{type(error).__name__}: {error}"
+    own: dict[str, Any] = {"message": text, "exit_code": known.exit_code if known else 1, "speaker": dist.get_rank()}
+    with suppress(dist.DistError, RuntimeError):  # the process that holds the store may be the one that is gone
+        own = json.loads(_store().compare_set("failure", "", json.dumps(own)))
+    return PeerFailedError(**own)
+
+
+def _is_of_a_peer(error: Exception) -> bool:
+    is_collective = isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_MESSAGES)
+    return isinstance(error, dist.DistError) or is_collective
+
+
+def _failure_of_a_peer(error: Exception) -> PeerFailedError:
+    """Return what another process said; where none said anything, which processes give no sign of life."""
+    try:
+        store = _store()
+        store.set(f"noticed/{dist.get_rank()}", "")
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end:
+            if store.check(["failure"]):
+                return PeerFailedError(**json.loads(store.get("failure")))
+            time.sleep(0.05)
+        lost = [number for number in range(dist.get_world_size()) if not store.check([f"noticed/{number}"])]
+        who = ", ".join(f"process {number} ({store.get(f'process/{number}').decode()})" for number in lost)
+        how = "hangs: no answer within trainer.process_timeout_s" if "imed out" in str(error) else "was killed"
+        return _report(UserError(f"{who or 'a process'} {how}"))
+    except (dist.DistError, RuntimeError):
+        return PeerFailedError("the first process is gone, or its machine", 1, dist.get_rank())

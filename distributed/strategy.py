@@ -1,0 +1,154 @@
+"""How the processes of a run share its steps: alone, as torch's DDP does, or with the same bits by any number of them.
+
+A strategy has one method for each place of a step where processes meet; with one process each returns what it is
+given. So the step has no branch for several (see `Trainer._train_step`).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from distributed.collective import gather, gather_numbers, gather_segments
+from distributed.launch import is_main, rank, world_size
+from distributed.metrics import SharedMetricTracker
+from utils.metric_tracker import MetricTracker
+from utils.position import Position
+
+CATCH_UP_EVERY = 32  # steps, or rounds of validation, whose metrics are merged at once
+
+Weight = float | Tensor
+Pair = tuple[Any, Weight]
+"""A microbatch, (batch, number of samples), and the weight of its loss."""
+
+
+class Alone:
+    """One process. The other strategies are subclasses that override what several do otherwise."""
+
+    num_shards = 1
+    own_shards: Sequence[int] = (0,)
+    """Into how many slices each batch is cut, and which of them this process computes."""
+    fixes_world_size = True
+    """Whether the number of processes changes the bits, so that a run must resume with as many."""
+
+    def __init__(self, options: Any, device: torch.device, seed: int) -> None:
+        """`options` are those of the `trainer` section."""
+        self.options = options
+        self.device = device
+        self.seed = seed
+        self.modules: list[nn.Module] = []
+        self.parameters: list[nn.Parameter] = []
+
+    def check(self) -> None:
+        """Raise ConfigError where options do not go together with several processes."""
+
+    def attach(self, modules: list[nn.Module], parameters: list[nn.Parameter], position: Position) -> None:
+        """Take what is trained: `parameters`, all in `modules`, on the device; and where the run is from now on."""
+        self.modules, self.parameters, self.position = modules, parameters, position
+
+    def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Weight]:
+        """Return the weights of this process's losses, and what to divide them by: their sum over all processes."""
+        return weights, sum(weights)
+
+    def passes(self, microbatches: Sequence[Any], weights: list[Weight]) -> Iterator[Pair]:
+        """Yield what this process computes, microbatch by microbatch, with its weight."""
+        yield from zip(microbatches, weights)
+
+    def end_step(self, losses: list[Tensor]) -> Tensor:
+        """Return the sum of `losses`, scalars; from here on gradients and buffers are those of all processes."""
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over processes of what `end_step` and the like gave each of them."""
+        return values
+
+    def sum(self, number: int) -> int:
+        """Return the sum of `number` over processes."""
+        return number
+
+    def agreed_signal(self, received: signal.Signals | None) -> signal.Signals | None:
+        """Return the signal that all processes stop for here; `received` is what came to this one."""
+        return received
+
+    def agreed_save(self, is_due: bool) -> bool:
+        """Whether all processes save here; `is_due` is what this one's clock says."""
+        return is_due
+
+    def meet(self) -> None:
+        """Exchange what the processes want where there is no step that would: between batches of validation."""
+
+    def tracker(self, *keys: str, **kwargs: Any) -> MetricTracker:
+        """Return a MetricTracker of the samples of all processes."""
+        return MetricTracker(*keys, **kwargs)
+
+
+class Several(Alone):
+    """What strategies of several processes have in common: deciding together, one step late, over the CPU."""
+
+    def __init__(self, options: Any, device: torch.device, seed: int) -> None:
+        super().__init__(options, device, seed)
+        self._trackers: list[SharedMetricTracker] = []
+        self._wanted = [0.0, 0.0]  # the signal's number, whether a save is due
+        self._agreed = [0.0, 0.0]
+        self._num_meetings = 0
+        self._num_updates = 0
+        if world_size() > 1:  # one process may compute the slices of several
+            set_timeout = getattr(dist, "set_timeout", dist.distributed_c10d._set_pg_timeout)  # of earlier versions
+            set_timeout(timedelta(seconds=options.process_timeout_s))
+
+    def agreed_signal(self, received: signal.Signals | None) -> signal.Signals | None:
+        """Return the signal that some process brought to the last meeting; `received` goes to the next."""
+        self._wanted[0] = float(received or 0)
+        return signal.Signals(int(self._agreed[0])) if self._agreed[0] else None
+
+    def agreed_save(self, is_due: bool) -> bool:
+        """Whether the first process's clock said so in the last meeting."""
+        is_agreed, self._agreed[1] = bool(self._agreed[1]), 0.0  # it is saved once
+        self._wanted[1] = float(is_due and is_main() and not is_agreed)
+        return is_agreed
+
+    def meet(self) -> None:
+        """Exchange what the processes want."""
+        self._exchange([])
+
+    def sum(self, number: int) -> int:
+        """Return the sum of `number` over processes."""
+        return sum(gather(number))
+
+    def _exchange(self, numbers: list[float]) -> list[list[float]]:
+        """Return the `numbers` of every process, as many each; decide on what they want; let metrics catch up."""
+        rows = gather_numbers([*self._wanted, *numbers])
+        self._agreed = [max(row[0] for row in rows), max(row[1] for row in rows)]
+        self._num_meetings += 1
+        if self._num_meetings % CATCH_UP_EVERY == 0:
+            for tracker in self._trackers:
+                tracker.catch_up()
+        return [row[2:] for row in rows]
+
+    def _weights_of_all(self, weights: list[Weight]) -> list[list[Weight]]:
+        """Return the `weights` of every process, as many each; on an accelerator the host does not wait for them."""
+        if all(not isinstance(weight, Tensor) for weight in weights):
+            return self._exchange([float(weight) for weight in weights])  # type: ignore[return-value]
+        self._exchange([])
+        own = torch.stack([torch.as_tensor(weight, dtype=torch.float32, device=self.device) for weight in weights])
+        return [list(row) for row in gather_segments(own).view(world_size(), -1)]
+
+    def tracker(self, *keys: str, **kwargs: Any) -> MetricTracker:
+        """Return a tracker that catches up with those of the other processes every now and then."""
+        self._trackers.append(SharedMetricTracker(*keys, merger=self, **kwargs))
+        return self._trackers[-1]
+
+    def merge(self, updates: list[Any]) -> list[Any]:
+        """Return the updates of metrics of all processes, by their place."""
+        return sorted((update for part in gather(updates) for update in part), key=lambda update: update[0])
+
+    def place(self) -> tuple[int, ...]:
+        """Return where an update of a metric stands among those of all processes."""
+        self._num_updates += 1
+        return self._num_updates, rank()
