@@ -57,8 +57,7 @@ class ShapeWatch(TorchFunctionMode):
     def _check_same_shape(self, name: str, outputs: Tensor, targets: Tensor) -> None:
         self.is_empty |= outputs.numel() == 0
         if outputs.shape != targets.shape and targets.numel() != 1:
-            shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)}"
-            raise ConfigError(f"loss: {name} gets {shapes}; wanted: both of one shape")
+            raise _misfit(name, outputs, targets, "wanted: both of one shape")
 
     def _check_classes(
         self, name: str, scores: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int
@@ -67,11 +66,8 @@ class ShapeWatch(TorchFunctionMode):
         is_flat = scores.ndim == 1 and scores.shape == labels.shape  # of one sample, torch would say, and its classes
         if num_classes == 1 or is_flat:
             why = "it would take samples for classes" if is_flat else "of one class it is always 0"
-            shapes = f"outputs {list(scores.shape)} and targets {list(labels.shape)}"
-            raise ConfigError(f"loss: {name} gets {shapes}; {why}; wanted: scores (N, C), C >= 2")
-        if labels.is_floating_point():  # probabilities
-            return
-        if self.indices is not None:
+            raise _misfit(name, scores, labels, f"{why}; wanted: scores (N, C), C >= 2")
+        if self.indices is not None and not labels.is_floating_point():  # those would be probabilities
             self.labels, self.num_classes, self.ignore_index = labels, num_classes, ignore_index
             self.check_labels(labels, self.indices)
             counted = labels[labels != ignore_index]
@@ -98,6 +94,10 @@ class ShapeWatch(TorchFunctionMode):
                 f"{own_line(traceback.extract_stack())}: {list(one.shape)} and {list(other.shape)} are broadcast to "
                 f"{list(result.shape)}, every sample with every other: is that meant?"
             )
+
+
+def _misfit(name: str, outputs: Tensor, targets: Tensor, why: str) -> ConfigError:
+    return ConfigError(f"loss: {name} gets outputs {list(outputs.shape)} and targets {list(targets.shape)}; {why}")
 
 
 def own_line(frames: Iterable[traceback.FrameSummary]) -> str:
