@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from parse_config.expression import parse_expression
 from parse_config.problems import metric_name
-from parse_config.schema import MAX_SECTIONS, Slots, sections
+from parse_config.schema import MAX_SECTIONS, Slots, as_section, sections
 from parse_config.slot import Slot
 from parse_config.type_check import with_tensors
 from utils.errors import ConfigError
@@ -51,7 +51,7 @@ class Builder:
 
     def partial(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> partial[Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
-        section = _as_section(self.config[name])
+        section = as_section(self.config[name])
         found = self._find(name, section, f"{name}.type", module)
         return partial(found, *args, **self._args(name, found, section), **kwargs)
 
@@ -100,7 +100,7 @@ class Builder:
         return int(min(options["epochs"] * per_epoch, MAX_TRIED_POSITIONS))
 
     def _build(self, name: str, entry: Any, path: str, module: Any, /, *args: Any, **kwargs: Any) -> Any:
-        section = _as_section(entry)
+        section = as_section(entry)
         found = self._find(name, section, f"{path}.type", module)
         config_args = self._args(name, found, section)
         slot = self.slots.get(name)
@@ -118,7 +118,7 @@ class Builder:
         else:
             built = found
         if name == "metrics":  # what it is called in logs
-            built.__name__ = metric_name(entry)
+            built.__name__ = metric_name(section)
         return built
 
     def _find(self, name: str, section: dict[str, Any], where: str, module: Any) -> Callable[..., Any]:
@@ -163,10 +163,6 @@ def check_rates(optimizer: Any, scheduler: Any, num_positions: int, where: str) 
             raise ConfigError(f"{where}: {type(scheduler).__name__} fails at {position + 1}: {error}") from None
         if not all(-TINY <= rate < math.inf for rate in rates):
             raise ConfigError(f"{where}: the learning rate is {rates} at {position}; it must be 0 or more")
-
-
-def _as_section(entry: str | dict[str, Any]) -> dict[str, Any]:
-    return {"type": entry} if isinstance(entry, str) else entry
 
 
 def _construct(path: str, found: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
