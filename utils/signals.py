@@ -21,6 +21,7 @@ EXIT_CODES = {getattr(signal, name): code for name, code in _CODES.items() if ha
 Windows has the first two alone.
 """
 REPEAT_S = 1.0  # `timeout`, terminals and job managers signal the process and its group: that is one request
+LOOK_AGAIN_S = 1.0  # whether the main thread waits for a worker that has died
 
 
 class StopSignals:
@@ -39,7 +40,6 @@ class StopSignals:
         self._pid = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
         self._worker_error: RuntimeError | None = None
-        self._worker_error_s = 0.0
 
     def __enter__(self) -> StopSignals:
         """Install the handlers."""
@@ -75,23 +75,22 @@ class StopSignals:
             os._exit(EXIT_CODES[received])
 
     def _handle_child(self, number: int, frame: FrameType | None) -> None:
-        """Let torch's handler raise what it says of a dead worker only where its batch is waited for, never in a step.
+        """Raise what torch's handler says of a dead worker where its batch is waited for, and never in a step.
 
-        So the state is whole when training ends by it. There it must be raised: a worker that was killed may have
-        written half a batch, and the rest would be waited for without end.
+        So the state is whole when training ends by it. Waiting must end by it: a worker that was killed may have
+        written half a batch, and the rest never comes. Until then the handler is called again and again.
         """
         try:
             self._previous[signal.SIGCHLD](number, frame)
         except RuntimeError as error:
-            self._worker_error, self._worker_error_s = error, time.monotonic()
+            self._worker_error = error
         if self._worker_error is None:
             return
-        if any(not worker.is_alive() for worker in _waited_for(frame)):
+        if any(worker.exitcode for worker in _waited_for(frame)):
             worker_error, self._worker_error = self._worker_error, None
             raise worker_error
-        if time.monotonic() - self._worker_error_s < 60:  # it may have given all its batches
-            main_thread = threading.main_thread().ident
-            threading.Timer(0.1, signal.pthread_kill, (main_thread, number)).start()  # look again
+        main_thread = threading.main_thread().ident
+        threading.Timer(LOOK_AGAIN_S, signal.pthread_kill, (main_thread, number)).start()
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
