@@ -18,7 +18,7 @@ from data_loader.csv_reader import CsvReader, read_at
 from utils import DataError, fsync_dir
 from utils.file_lock import file_lock
 
-FORMAT = 2  # of the cached file; a change of what is read into it makes old ones unknown
+FORMAT = 2  # of the cached file; a new number makes old files invalid
 NUM_SAMPLES = 64
 SAMPLE_BYTES = 16 << 10
 KEY_LENGTH = 24
@@ -44,15 +44,15 @@ class CsvSample:
         self.identity = (*reader.identity, sha256(text).hexdigest(), reader.delimiter)
 
     def key(self, columns: list[str]) -> str:
-        """Return a name for the table of these columns; the path is no part of it."""
+        """Return a name for the table of these columns; it does not depend on the path."""
         return sha256(repr((FORMAT, self.identity, columns)).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache_dir: Path) -> tuple[Path, str]:
     """Return the .npy file, float32 (rows, columns), row-major, that holds the table, and a checksum of its values.
 
-    Converts the file where that has not been done; one process at a time, and others wait for it. What a killed one
-    leaves is never taken for whole. Raises DataError: mistakes in the file, or where `cache_dir` cannot be written to.
+    Converts the file unless that was done before; one process does so at a time, and others wait. What a killed process
+    leaves is never used. Raises DataError for a mistake in the file, or where `cache_dir` cannot be written to.
     """
     key = sample.key(columns)
     try:
@@ -74,7 +74,7 @@ def _find(cache_dir: Path, key: str) -> Path | None:
 
 @contextmanager
 def _locked(cache_dir: Path) -> Iterator[None]:
-    """Hold the lock of `cache_dir`, which goes with the process, and sweep what a killed one left half-written."""
+    """Hold the lock of `cache_dir`, and delete what a killed process left half-written."""
     notice = f"{cache_dir}: waiting for another process, which converts a table there"
     with file_lock(cache_dir / ".lock", on_wait=partial(logger.info, notice)):
         for temp in cache_dir.glob(f".{'[0-9a-f]' * KEY_LENGTH}.npy.tmp"):
