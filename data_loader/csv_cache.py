@@ -16,6 +16,7 @@ import numpy as np
 
 from data_loader.csv_reader import CsvReader, read_at
 from utils import DataError, fsync_dir
+from utils.errors import reading
 from utils.file_lock import file_lock
 
 FORMAT = 2  # of the cached file; a new number makes old files invalid
@@ -31,13 +32,10 @@ class CsvSample:
 
     def __init__(self, reader: CsvReader) -> None:
         """Read the file if it is small, or else NUM_SAMPLES pieces, evenly spread. Raises DataError."""
-        try:
-            with open(reader.path, "rb") as file:
-                status = os.fstat(file.fileno())
-                step = max(status.st_size // NUM_SAMPLES, SAMPLE_BYTES)
-                pieces = [read_at(file, at, SAMPLE_BYTES) for at in range(0, status.st_size, step)]
-        except OSError as error:
-            raise DataError(f"{reader.path}: cannot be read: {error.strerror}") from None
+        with reading(reader.path, DataError), open(reader.path, "rb") as file:
+            status = os.fstat(file.fileno())
+            step = max(status.st_size // NUM_SAMPLES, SAMPLE_BYTES)
+            pieces = [read_at(file, at, SAMPLE_BYTES) for at in range(0, status.st_size, step)]
         text = b"".join(pieces)
         num_lines = text.count(b"\n") or text.count(b"\r")
         self.num_rows = num_lines * status.st_size // max(len(text), 1)
