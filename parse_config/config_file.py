@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from parse_config.json_scan import MAX_DEPTH, TOO_DEEP, check_json
-from utils.errors import ConfigError
+from utils.errors import ConfigError, reading
 
 MAX_SIZE = {".json": 1_000_000, ".yaml": 100_000}  # in bytes; PyYAML takes ten times as long for one
 STRING_TAG = "tag:yaml.org,2002:str"
@@ -25,14 +25,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     max_size = size_limit(path)
-    try:
+    with reading(path, ConfigError):
         if path.exists() and not path.is_file():  # a pipe or a device could keep us reading for ever
             raise ConfigError(f"{path}: is not a file")
         with path.open("rb") as file:
             data = file.read(max_size + 1)
         text = data.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > max_size:
         raise ConfigError(f"{path}: too large; a config has at most {max_size:,} bytes")
     try:
