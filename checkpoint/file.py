@@ -181,7 +181,7 @@ def _check_globals(pickled: bytes, path: Path) -> None:
 
 
 def _values(state: Any) -> Iterator[tuple[int, Any]]:
-    """Yield depth and value of all that is in nested containers, themselves included, and what is in two of them twice.
+    """Yield depth and value of all nested containers and their items; what is in two containers comes twice.
 
     Without recursion, which deep nesting would break.
     """
@@ -196,10 +196,10 @@ def _values(state: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _check_tensors(state: dict[str, Any], path: Path) -> None:
-    """Refuse tensors that are not as the writer's clones are: each alone in memory, and filling it without gaps.
+    """Refuse tensors unlike the writer's clones, each of which has memory of its own and fills it without gaps.
 
-    Others crash what works on memory as it lies, and a view of one number may claim any size. The weights of the model
-    may share memory, as tied ones do, since a model copies them.
+    Others crash kernels that ignore strides, and a view of one number may claim any size. The weights of the model may
+    share memory, as tied ones do, since a model copies them.
     """
     owned: set[int] = set()
     for _, value in _values({key: part for key, part in state.items() if key != "model"}):

@@ -1,4 +1,4 @@
-"""Whether a saved state is one that a part of this run could have; torch checks little of it, its kernels nothing."""
+"""Checks whether a saved state fits a part of this run; torch checks little of it, and its kernels nothing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _check_number(saved: Any, own: float, name: str) -> None:
 
 
 def check_schedule(scheduler: LRScheduler) -> None:
-    """Raise what `scheduler` raises at the place where it is: a period of 0, say, or a step after its last."""
+    """Raise what `scheduler` raises at its position, such as for a period of 0 or a step after its last."""
     if not hasattr(scheduler, "_schedulers") and type(scheduler).get_lr is not LRScheduler.get_lr:
         scheduler._get_lr_called_within_step = True
         scheduler.get_lr()

@@ -123,9 +123,8 @@ def config_file(run_dir: Path) -> Path:
 def set_aside_later(chosen: Path, position: Position, best_epoch: int) -> None:
     """Rename the checkpoints of a run that are later than `position`, that of the `chosen` one, or damaged.
 
-    Going or falling back leaves them behind, and none must be taken for the newest again: they know log files that are
-    now cut back and written again. Nothing is deleted. The newest whole one, and the checkpoint of `best_epoch` where
-    there is one, get their names again.
+    None of them must be taken for the newest again: they belong to log files that are now cut back and rewritten.
+    Nothing is deleted. The chosen one, and the checkpoint of `best_epoch` where there is one, get their names again.
     """
     here = (position.epoch, position.step_in_epoch)
     for path in checkpoint_files(chosen.parent):

@@ -1,4 +1,4 @@
-"""One run, one process: a lock on the run directory that goes with the process that holds it."""
+"""One run, one process: a lock on the run directory, which is released when its process ends."""
 
 from __future__ import annotations
 

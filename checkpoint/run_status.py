@@ -23,9 +23,9 @@ State = Literal["running", "completed", "early_stopped", "preempted", "failed"]
 
 
 def check_same_run(run_dir: Path, logs: dict[str, int], checkpoint: Path) -> None:
-    """Raise CheckpointError unless `logs`, those of a `checkpoint`, are what the logs in `run_dir` can be cut back to.
+    """Raise CheckpointError unless the logs in `run_dir` can be cut back to `logs`, those of `checkpoint`.
 
-    They are not where they are of another run, or do not name the metrics file. Earlier versions numbered no runs.
+    They cannot where those are of another run, or do not name the metrics file. Earlier versions did not number runs.
     """
     number = read_status(run_dir).get(RUN)
     if isinstance(number, int) and logs.get(RUN, number) != number:

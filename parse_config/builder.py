@@ -39,7 +39,7 @@ class Builder:
     def build(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> Any:
         """Build section `name`: a class becomes an object, a function itself or a partial of it.
 
-        A list of sections gives a list, a missing section None. `module`, which the code gives, is looked in first,
+        A list of sections gives a list, a missing section None. `module`, which the code gives, is searched first,
         whatever it holds. Raises ConfigError where a library refuses the values, or an argument is missing.
         """
         section = self.config.get(name)
@@ -93,7 +93,7 @@ class Builder:
             check_rates(optimizer, scheduler, self._min_positions(), where)
 
     def _min_positions(self) -> int:
-        """Return how often the schedule is stepped at least; how many steps an epoch has, only the data knows."""
+        """Return the least number of steps of the schedule; only the data knows how many steps an epoch has."""
         options, section = self.config["trainer"], self.config["lr_scheduler"]
         is_per_step = section.get("interval", "epoch") == "step"
         per_epoch = min(options["len_epoch"] or 1, options["limit_batches"] or math.inf) if is_per_step else 1
@@ -150,7 +150,7 @@ class Builder:
 
 
 def check_rates(optimizer: Any, scheduler: Any, num_positions: int, where: str) -> None:
-    """Step a new schedule so often, on stand-ins for weights, as it would be over so many epochs or steps.
+    """Step a new schedule, on stand-ins for weights, through its first epochs or steps.
 
     Raises ConfigError where it fails, or a learning rate that would be used is negative or not finite.
     """

@@ -12,7 +12,7 @@ import yaml
 from parse_config.json_scan import MAX_DEPTH, TOO_DEEP, check_json
 from utils.errors import ConfigError, reading
 
-MAX_SIZE = {".json": 1_000_000, ".yaml": 100_000}  # in bytes; PyYAML takes ten times as long for one
+MAX_SIZE = {".json": 1_000_000, ".yaml": 100_000}  # in bytes; PyYAML is ten times slower
 STRING_TAG = "tag:yaml.org,2002:str"
 MAX_NODES = 100_000  # in a YAML config with its aliases expanded; ten characters of text count as one more
 
@@ -54,7 +54,7 @@ def size_limit(path: Path) -> int:
 
 
 def check_size(config: dict[str, Any]) -> None:
-    """Raise ConfigError where a run could not read `config` again, which it keeps with every value on a line."""
+    """Raise ConfigError where `config`, saved with one value per line, would be too large to be read again."""
     if len(json.dumps(config, indent=4)) >= MAX_SIZE[".json"]:
         raise ConfigError("the config, as the run would keep it, is too large to be read again")
 

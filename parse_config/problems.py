@@ -17,15 +17,15 @@ from parse_config.slot import Slot
 from parse_config.type_check import is_number_list
 from utils.errors import ConfigError, nearest
 
-TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by what is logged beside the metrics
+TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by other values in the logs
 MAX_METRIC_SIZE = 100_000  # torchmetrics takes any number of classes or thresholds, and then all memory
 MAX_PROBLEMS = 50  # that are reported at once; a file can hold a hundred thousand
 
 
 def find_problems(config: dict[str, Any], slots: Slots, unsure: Collection[str] = ()) -> list[str]:
-    """Return every mistake in `config`, each as "path: what is wrong; what is right"; of very many the first.
+    """Return every mistake in `config`, each as "path: what is wrong; what is right"; at most MAX_PROBLEMS.
 
-    `unsure` are paths that must be known by name even where a type takes any keyword: those from the command line.
+    `unsure` are the paths from the command line, which must be known even where a type takes any keyword.
     """
     return list(islice(_problems(config, slots, unsure), MAX_PROBLEMS))
 
@@ -35,7 +35,7 @@ def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> 
     named = list(sections(config, slots))
     loader = _loader_class(named)
     for path, section, slot in named:
-        # What a loader offers by `facts` is known only when it is built; what is missing then is reported then.
+        # A loader's `facts` are known only when it is built; what is missing then is reported then.
         is_complete = not hasattr(loader, "facts") or path == "data_loader"
         yield from _section_problems(path, section, slot, unsure, is_complete)
         yield from _class_problems(path, section["args"], loader)
@@ -51,7 +51,7 @@ def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> 
 
 
 def find_oddities(config: dict[str, Any]) -> Iterator[str]:
-    """Yield what has no effect in a checked config, or hardly the one that was meant."""
+    """Yield the settings of a checked config that have no effect, or hardly the intended one."""
     trainer, scheduler = config["trainer"], config.get("lr_scheduler") or {}
     if trainer["monitor"] == "off" and (trainer["early_stop"] or 0) > 0:
         yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
