@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from checkpoint.upgrade import FORMAT, upgrade
-from utils.errors import CheckpointError, RunDirError
+from utils.errors import CheckpointError, RunDirError, reading
 
 SEAL = re.compile(rb"sha256=([0-9a-f]{64})( epoch=(\d{12}) step=(\d{12}))")
 SEAL_BYTES = 7 + 64 + 7 + 12 + 6 + 12
@@ -76,10 +76,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def checkpoint_files(run_dir: Path) -> list[Path]:
     """Return the checkpoints of a run: the files that this project names, and no others. Raises RunDirError."""
-    try:
+    with reading(run_dir, RunDirError):
         files = [path for path in run_dir.iterdir() if path.suffix == ".pth" and path.is_file()]
-    except OSError as error:
-        raise RunDirError(f"{run_dir}: cannot be read: {error.strerror}") from None
     return sorted(path for path in files if path.name in (BEST, LATEST, PREVIOUS) or epoch_of(path) is not None)
 
 
@@ -89,12 +87,8 @@ def find_checkpoint(path: str | Path, prefer: str | None = None) -> Path:
     Damaged files are skipped with a warning. Raises CheckpointError where nothing usable is there.
     """
     path = Path(path)
-    try:
+    with reading(path, CheckpointError):
         path.stat()
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file or directory") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if path.is_file():
         _unseal(path)  # now, since the next thing to be read is the config beside it
         return path
@@ -133,10 +127,8 @@ def _seal(body: bytes, epoch: int, step: int) -> bytes:
 
 def _unseal(path: Path) -> bytes:
     """Return the bytes of the checkpoint at `path`; raise CheckpointError unless they are those that were written."""
-    try:
+    with reading(path, CheckpointError):
         data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     seal = SEAL.fullmatch(data[-SEAL_BYTES:])
     if seal is None:
         may_be_other = data.startswith((b"PK", LEGACY)) and (b"state_dict" in data or b"environment" not in data)
@@ -150,14 +142,13 @@ def _unseal(path: Path) -> bytes:
 
 def sealed_position(path: Path) -> tuple[float, float]:
     """Return (epoch, step in it) from the seal; a file without one sorts as newest, so that it is looked at first."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - SEAL_BYTES))
-            seal = SEAL.fullmatch(file.read())
-    except FileNotFoundError:  # deleted by the trainer since the directory was read
-        return (-1, -1)
-    except OSError as error:  # not damaged: a run must not resume from an earlier one beside it
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading(path, CheckpointError):  # such a file is not damaged: a run must not resume from an earlier one
+        try:
+            with open(path, "rb") as file:
+                file.seek(max(0, path.stat().st_size - SEAL_BYTES))
+                seal = SEAL.fullmatch(file.read())
+        except FileNotFoundError:  # deleted by the trainer since the directory was read
+            return (-1, -1)
     return (int(seal.group(3)), int(seal.group(4))) if seal else (math.inf, math.inf)
 
 
@@ -190,7 +181,7 @@ def _check_globals(pickled: bytes, path: Path) -> None:
 
 
 def _values(state: Any) -> Iterator[tuple[int, Any]]:
-    """Yield depth and value of all that is in nested containers, themselves included, and what is in two of them twice.
+    """Yield depth and value of all nested containers and their items; what is in two containers comes twice.
 
     Without recursion, which deep nesting would break.
     """
@@ -205,10 +196,10 @@ def _values(state: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _check_tensors(state: dict[str, Any], path: Path) -> None:
-    """Refuse tensors that are not as the writer's clones are: each alone in memory, and filling it without gaps.
+    """Refuse tensors unlike the writer's clones, each of which has memory of its own and fills it without gaps.
 
-    Others crash what works on memory as it lies, and a view of one number may claim any size. The weights of the model
-    may share memory, as tied ones do, since a model copies them.
+    Others crash kernels that ignore strides, and a view of one number may claim any size. The weights of the model may
+    share memory, as tied ones do, since a model copies them.
     """
     owned: set[int] = set()
     for _, value in _values({key: part for key, part in state.items() if key != "model"}):

@@ -1,4 +1,4 @@
-"""Whether a saved state is one that a part of this run could have; torch checks little of it, its kernels nothing."""
+"""Checks whether a saved state fits a part of this run; torch checks little of it, and its kernels nothing."""
 
 from __future__ import annotations
 
@@ -26,32 +26,30 @@ def check_like(saved: Any, own: Any, name: str, may_have_more: bool = False) -> 
     tensors the same dtype and shape; numbers are finite, and not negative where this run's is not; texts are equal.
     """
     if isinstance(own, dict):
-        if (
-            not isinstance(saved, dict)
-            or own.keys() - saved.keys()
-            or (saved.keys() != own.keys() and not may_have_more)
-        ):
+        has_keys = isinstance(saved, dict) and saved.keys() >= own.keys()
+        if not has_keys or (saved.keys() != own.keys() and not may_have_more):
             raise ValueError(f"{name} has other keys than this run's")
         for key, value in own.items():
             check_like(saved[key], value, f"{name}.{key}", may_have_more)
     elif isinstance(own, list | tuple):
-        is_like = isinstance(saved, list | tuple)
-        if is_like and all(isinstance(value, Tensor) for value in own):
-            is_like = all(isinstance(value, Tensor) for value in saved)
-        elif is_like and len(saved) == len(own):
-            for index, (value, wanted) in enumerate(zip(saved, own)):
-                # A learning rate that the config gives as an integer does not stay one.
-                check_like(value, float(wanted) if type(wanted) is int else wanted, f"{name}.{index}", may_have_more)
-        else:
-            is_like = False
-        if not is_like:
+        is_list = isinstance(saved, list | tuple)
+        if is_list and _are_tensors(own) and _are_tensors(saved):
+            return
+        if not is_list or len(saved) != len(own) or _are_tensors(own):
             raise ValueError(f"{name} is not the list that it is in this run")
+        for index, (value, wanted) in enumerate(zip(saved, own)):
+            # A learning rate that the config gives as an integer does not stay one.
+            check_like(value, float(wanted) if type(wanted) is int else wanted, f"{name}.{index}", may_have_more)
     elif isinstance(own, Tensor):
         _check_tensor(saved, own, name)
     elif isinstance(own, int | float) and not isinstance(own, bool):
         _check_number(saved, own, name)
     elif type(saved) is not type(own) or (isinstance(own, str) and saved != own):
         raise ValueError(f"{name} is {saved!r:.40}, in this run {own!r:.40}")
+
+
+def _are_tensors(values: Any) -> bool:
+    return all(isinstance(value, Tensor) for value in values)
 
 
 def _check_tensor(saved: Any, own: Tensor, name: str) -> None:
@@ -77,7 +75,7 @@ def _check_number(saved: Any, own: float, name: str) -> None:
 
 
 def check_schedule(scheduler: LRScheduler) -> None:
-    """Raise what `scheduler` raises at the place where it is: a period of 0, say, or a step after its last."""
+    """Raise what `scheduler` raises at its position, such as for a period of 0 or a step after its last."""
     if not hasattr(scheduler, "_schedulers") and type(scheduler).get_lr is not LRScheduler.get_lr:
         scheduler._get_lr_called_within_step = True
         scheduler.get_lr()

@@ -1,4 +1,4 @@
-"""Loading what a checkpoint holds into the parts of a run; it may come from a stranger, so it is checked before."""
+"""Loads a checkpoint into the parts of a run, and checks it first: it may come from a stranger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.weights import load_weights
 
 MAX_LINES = 20
 MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError)
-"""What torch and we stumble over in a state that is none."""
+"""What a malformed state makes torch and this project raise."""
 CHECKED = ("torch", "base", "utils")  # packages whose parts always have the same kind of state
 
 

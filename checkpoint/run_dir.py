@@ -13,7 +13,7 @@ from typing import Any
 from checkpoint.file import BEST, LATEST, checkpoint_files, is_whole, sealed_position
 from checkpoint.run_lock import LOCK_FILE, is_held, refuse_if_locked
 from checkpoint.writer import link
-from utils.errors import RunDirError, writing_to
+from utils.errors import RunDirError, reading, writing_to
 from utils.file_lock import file_lock
 from utils.files import read_json
 from utils.position import Position
@@ -82,14 +82,12 @@ def newest_run(experiment_dir: Path) -> Path | None:
     One that another process has just started comes first. Runs for debugging, on a few batches, do not count. Raises
     RunDirError where something may not be read: it may be the newest.
     """
-    try:
+    with reading(experiment_dir, RunDirError):
         dirs = [path for path in experiment_dir.iterdir() if path.is_dir()] if experiment_dir.is_dir() else []
         runs = [path for path in dirs if checkpoint_files(path) and (path / "config.json").exists()]
         starting = [path for path in dirs if path not in runs and is_held(path)]
         runs = [run for run in runs if not _is_debugging(run)]
         return max(starting or runs, key=_started_ns, default=None)
-    except OSError as error:
-        raise RunDirError(f"{experiment_dir}: cannot be read: {error.strerror}") from None
 
 
 def _started_ns(run_dir: Path) -> int:
@@ -105,10 +103,8 @@ def _is_debugging(run_dir: Path) -> bool:
 def saved_config(run_dir: Path) -> dict[str, Any]:
     """Return the config that a run saved. Raises RunDirError where that cannot be read."""
     path = config_file(run_dir)
-    try:
+    with reading(path, RunDirError):
         config = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunDirError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(config, dict):
         raise RunDirError(f"{path}: is not a config")
     return config
@@ -127,9 +123,8 @@ def config_file(run_dir: Path) -> Path:
 def set_aside_later(chosen: Path, position: Position, best_epoch: int) -> None:
     """Rename the checkpoints of a run that are later than `position`, that of the `chosen` one, or damaged.
 
-    Going or falling back leaves them behind, and none must be taken for the newest again: they know log files that are
-    now cut back and written again. Nothing is deleted. The newest whole one, and the checkpoint of `best_epoch` where
-    there is one, get their names again.
+    None of them must be taken for the newest again: they belong to log files that are now cut back and rewritten.
+    Nothing is deleted. The chosen one, and the checkpoint of `best_epoch` where there is one, get their names again.
     """
     here = (position.epoch, position.step_in_epoch)
     for path in checkpoint_files(chosen.parent):

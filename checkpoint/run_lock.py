@@ -1,4 +1,4 @@
-"""One run, one process: a lock on the run directory that goes with the process that holds it."""
+"""One run, one process: a lock on the run directory, which is released when its process ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from checkpoint.run_status import STATUS_FILE, read_status
-from utils.errors import RunDirError, writing_to
+from utils.errors import RunDirError, reading, writing_to
 from utils.file_lock import LockHeldError, file_lock
 
 LOCK_FILE = ".lock"
@@ -76,7 +76,7 @@ def is_held(run_dir: Path) -> bool:
 
 def _check_files(run_dir: Path) -> None:
     """Raise RunDirError for a link, which leads elsewhere, or a FIFO or folder in a file's place."""
-    try:
+    with reading(run_dir, RunDirError):
         if run_dir.is_symlink():
             raise RunDirError(f"{run_dir}: is a symbolic link; a run directory is a real one")
         for path in run_dir.iterdir():
@@ -84,8 +84,6 @@ def _check_files(run_dir: Path) -> None:
                 raise RunDirError(f"{path}: is a symbolic link; a run directory has none")
             if RESERVED.fullmatch(path.name) and not path.is_file():
                 raise RunDirError(f"{path}: is not a regular file")
-    except OSError as error:
-        raise RunDirError(f"{run_dir}: cannot be read: {error.strerror}") from None
 
 
 def _refuse_if_alive(run_dir: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from logger.run_log import METRICS_FILE, RUN
-from utils.errors import CheckpointError, RunDirError, Stopped, writing_to
+from utils.errors import CheckpointError, RunDirError, Stopped, reading, writing_to
 from utils.files import read_json, write_json
 from utils.position import Position
 
@@ -23,9 +23,9 @@ State = Literal["running", "completed", "early_stopped", "preempted", "failed"]
 
 
 def check_same_run(run_dir: Path, logs: dict[str, int], checkpoint: Path) -> None:
-    """Raise CheckpointError unless `logs`, those of a `checkpoint`, are what the logs in `run_dir` can be cut back to.
+    """Raise CheckpointError unless the logs in `run_dir` can be cut back to `logs`, those of `checkpoint`.
 
-    They are not where they are of another run, or do not name the metrics file. Earlier versions numbered no runs.
+    They cannot where those are of another run, or do not name the metrics file. Earlier versions did not number runs.
     """
     number = read_status(run_dir).get(RUN)
     if isinstance(number, int) and logs.get(RUN, number) != number:
@@ -42,12 +42,12 @@ def run_number(run_dir: Path, logs: dict[str, int] | None) -> int:
 
 def read_status(run_dir: Path) -> dict[str, Any]:
     """Return status.json, {} where it is missing or malformed. Raises RunDirError where it cannot be read."""
-    try:
-        status = read_json(run_dir / STATUS_FILE)
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    except OSError as error:
-        raise RunDirError(f"{run_dir / STATUS_FILE}: cannot be read: {error.strerror}") from None
+    path = run_dir / STATUS_FILE
+    with reading(path, RunDirError):
+        try:
+            status = read_json(path)
+        except (FileNotFoundError, ValueError, RecursionError):
+            return {}
     return status if isinstance(status, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of earlier formats, as they would be in today's. A run that an earlier version began resumes."""
+"""Upgrades checkpoints of earlier formats, so that a run of an earlier version resumes."""
 
 from __future__ import annotations
 

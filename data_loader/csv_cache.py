@@ -16,9 +16,10 @@ import numpy as np
 
 from data_loader.csv_reader import CsvReader, read_at
 from utils import DataError, fsync_dir
+from utils.errors import reading
 from utils.file_lock import file_lock
 
-FORMAT = 2  # of the cached file; a change of what is read into it makes old ones unknown
+FORMAT = 2  # of the cached file; a new number makes old files invalid
 NUM_SAMPLES = 64
 SAMPLE_BYTES = 16 << 10
 KEY_LENGTH = 24
@@ -31,28 +32,25 @@ class CsvSample:
 
     def __init__(self, reader: CsvReader) -> None:
         """Read the file if it is small, or else NUM_SAMPLES pieces, evenly spread. Raises DataError."""
-        try:
-            with open(reader.path, "rb") as file:
-                status = os.fstat(file.fileno())
-                step = max(status.st_size // NUM_SAMPLES, SAMPLE_BYTES)
-                pieces = [read_at(file, at, SAMPLE_BYTES) for at in range(0, status.st_size, step)]
-        except OSError as error:
-            raise DataError(f"{reader.path}: cannot be read: {error.strerror}") from None
+        with reading(reader.path, DataError), open(reader.path, "rb") as file:
+            status = os.fstat(file.fileno())
+            step = max(status.st_size // NUM_SAMPLES, SAMPLE_BYTES)
+            pieces = [read_at(file, at, SAMPLE_BYTES) for at in range(0, status.st_size, step)]
         text = b"".join(pieces)
         num_lines = text.count(b"\n") or text.count(b"\r")
         self.num_rows = num_lines * status.st_size // max(len(text), 1)
         self.identity = (*reader.identity, sha256(text).hexdigest(), reader.delimiter)
 
     def key(self, columns: list[str]) -> str:
-        """Return a name for the table of these columns; the path is no part of it."""
+        """Return a name for the table of these columns; it does not depend on the path."""
         return sha256(repr((FORMAT, self.identity, columns)).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache_dir: Path) -> tuple[Path, str]:
     """Return the .npy file, float32 (rows, columns), row-major, that holds the table, and a checksum of its values.
 
-    Converts the file where that has not been done; one process at a time, and others wait for it. What a killed one
-    leaves is never taken for whole. Raises DataError: mistakes in the file, or where `cache_dir` cannot be written to.
+    Converts the file unless that was done before; one process does so at a time, and others wait. What a killed process
+    leaves is never used. Raises DataError for a mistake in the file, or where `cache_dir` cannot be written to.
     """
     key = sample.key(columns)
     try:
@@ -74,7 +72,7 @@ def _find(cache_dir: Path, key: str) -> Path | None:
 
 @contextmanager
 def _locked(cache_dir: Path) -> Iterator[None]:
-    """Hold the lock of `cache_dir`, which goes with the process, and sweep what a killed one left half-written."""
+    """Hold the lock of `cache_dir`, and delete what a killed process left half-written."""
     notice = f"{cache_dir}: waiting for another process, which converts a table there"
     with file_lock(cache_dir / ".lock", on_wait=partial(logger.info, notice)):
         for temp in cache_dir.glob(f".{'[0-9a-f]' * KEY_LENGTH}.npy.tmp"):

@@ -21,11 +21,11 @@ class CsvDataLoader(BaseDataLoader):
 
     The file is UTF-8 and has a header; `features` are its columns by name, by default all but `target`; other columns
     may hold anything. `test_split` (a fraction, or a count of rows) is held out for testing, always the same rows.
-    Scaling is the model's affair (see `BaseModel.adapt`).
+    The model scales them (see `BaseModel.adapt`).
 
     A table of more than `max_memory` (GiB; estimated) is converted once into a file in `cache_dir`, which is mapped
-    rather than read, and shuffled by blocks. `max_memory` is no share of the machine's memory, so that a run is the
-    same on any.
+    rather than read, and shuffled by blocks. `max_memory` does not depend on the machine, so a run is the same on every
+    machine.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Parsed columns in float32, and the digits that are lost by it."""
+"""Converts parsed columns to float32, and finds the digits that are lost."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from data_loader.csv_mistakes import FLOAT32_END
 
 EXACT_END = 2.0**24  # up to here float32 holds all integers; float64 holds them up to 2**53
-MIN_STEPS = 2.0**10  # of float32 between the least and the largest number of a column, or else it warns
+MIN_STEPS = 2.0**10  # of float32 between the smallest and the largest number of a column; with fewer, it warns
 
 Rows = NDArray[np.float32]
 Bounds = NDArray[np.float64]
-"""Of each column (3, columns): the least number times -1, the largest, and the most that float32 moves one by."""
+"""(3, columns): for each column the smallest number times -1, the largest, and the largest change by float32."""
 
 
 def as_rows(table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:
-    """Return the columns in float32. Raises ArrowInvalid where one holds what is not finite in it."""
+    """Return the columns in float32. Raises ArrowInvalid where a number is not finite in it."""
     rows = np.empty((table.num_rows, table.num_columns), dtype=np.float32)
     bounds = np.full((3, table.num_columns), -np.inf)
     for i, column in enumerate(table.columns if table.num_rows else []):
@@ -39,7 +39,7 @@ def as_rows(table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:
 
 
 def lost_digits(columns: list[str], bounds: Bounds) -> Iterator[str]:
-    """Yield a warning for each column whose large integers, or whose differences, float32 does not hold."""
+    """Yield a warning for each column whose large integers, or small differences, float32 cannot represent."""
     for name, low, high, lost in zip(columns, -bounds[0], bounds[1], bounds[2]):
         if lost > 0 and (max(-low, high) > EXACT_END or lost * MIN_STEPS > high - low > 0):
             yield (

@@ -1,4 +1,4 @@
-"""Telling where in a CSV file the first mistake stands, when its fast reader has stopped at one."""
+"""Finds the row and column of the first mistake in a CSV file, once the fast reader has stopped at one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ FLOAT32_END = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in
 def first_mistake(
     path: Path, header: list[str], columns: list[str], delimiter: str, start: int, first_row: int, quotes_alone: bool
 ) -> str | None:
-    """Return, with row and column, what is ragged, in one of `columns` no finite float32, or swallows rows; or None.
+    """Return the first mistake with its row and column, or None.
 
-    Looks row by row from byte `start` on, where the row numbered `first_row` begins; with `quotes_alone`, only for
-    values over several lines that swallow rows. Raises OSError.
+    A mistake is a ragged row, a value of `columns` that is not a finite float32, or a quote that swallows rows. Reads
+    row by row from byte `start`, where row `first_row` begins. With `quotes_alone`, looks only for quotes that swallow
+    rows. Raises OSError.
     """
     taken: list[str] = []
     number = first_row - 1
@@ -46,10 +47,10 @@ def first_mistake(
 def unclosed_quote(
     row: list[str], lines: list[str], header: list[str], columns: list[str], delimiter: str
 ) -> int | None:
-    """Return which value of `row` goes over several lines for want of a closing quote, or None.
+    """Return the index of the value of `row` that spans several lines because its closing quote is missing, or None.
 
-    `lines` is the text of the row. A value may hold line ends (RFC 4180). One is taken for an accident where its quote
-    is closed at the end of the file, or in the midst of a value; or where each of its lines would be a good row.
+    `lines` is the text of the row. A value may hold line ends (RFC 4180). It counts as a mistake where its quote is
+    closed only by the end of the file or in the middle of a value, or where each of its lines would be a good row.
     """
     spanning = [i for i, value in enumerate(row) if "\n" in value or "\r" in value]
     if not spanning:
@@ -70,7 +71,7 @@ def unclosed_quote(
 
 
 def kept_lines(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """Yield `lines`, and keep in `taken` those that were asked for."""
+    """Yield `lines`, and append each to `taken` as it is read."""
     for line in lines:
         taken.append(line)
         yield line

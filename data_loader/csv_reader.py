@@ -1,4 +1,4 @@
-"""Reading the numeric columns of a CSV file on all cores, block by block, and telling its mistakes by their place."""
+"""Reads the numeric columns of a CSV file on all cores, block by block, and reports mistakes by row and column."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CsvReader:
         self.body_start = len(first_row)  # in bytes
 
     def check(self, columns: list[str]) -> None:
-        """Raise DataError where a column is missing or appears twice, or a name of the header swallowed rows."""
+        """Raise DataError where a column is missing or appears twice, or a name in the header has swallowed rows."""
         for name in columns:
             if name not in self.header:
                 hint = nearest(name, (known if known.isprintable() else repr(known) for known in self.header))
@@ -77,9 +77,9 @@ class CsvReader:
     def blocks(self, columns: list[str]) -> Iterator[Rows]:
         """Yield the named columns of all rows as arrays (rows, columns), row-major, in the order of the file.
 
-        Raises DataError, with row and column, at what is ragged or not a finite float32, and at a quote that swallows
-        rows; and where there is no row, or the file was changed since its header was read. Warns of each column that
-        loses digits in float32.
+        Raises DataError, with row and column, for a ragged row, a value that is not a finite float32, or a quote that
+        swallows rows. Also raises it where there are no rows, or the file has changed since its header was read. Warns
+        of each column that loses digits in float32.
         """
         num_rows, good = 0, self.body_start  # before this byte there is no mistake
         bounds: Bounds = np.full((3, len(columns)), -np.inf)
@@ -105,14 +105,14 @@ class CsvReader:
             logger.warning(note)
 
     def _parsed(self, columns: list[str]) -> Iterator[tuple[int, Rows, Bounds]]:
-        """Yield (first byte, rows, bounds): from all cores up to the first block with a quote, and then from one.
+        """Yield (first byte, rows, bounds), parsed on all cores up to the first block with a quote, then on one.
 
-        After a quote a line end may be part of a value, and only who has parsed all before it can tell.
+        After a quote, a line end may be part of a value; only a parser that has read everything before it knows.
         """
         num_workers = min(os.cpu_count() or 1, MAX_WORKERS)
         pending: deque[tuple[int, Future[tuple[Rows, Bounds] | None]]] = deque()
         with open(self.path, "rb") as file, ExitStack() as stack:
-            files: deque[BinaryIO] = deque()  # one for each worker, all opened now, so that all are the same file
+            files: deque[BinaryIO] = deque()  # one for each worker, opened together so that all are the same file
             files += [stack.enter_context(open(self.path, "rb", buffering=0)) for _ in range(num_workers)]
             pool = stack.enter_context(ThreadPoolExecutor(num_workers))
             spans = self._spans(file, self.body_start)
@@ -132,13 +132,13 @@ class CsvReader:
             for batch in pa_csv.open_csv(file, **self._options(columns, BLOCK_BYTES, is_quoted=True)):
                 num_rows += batch.num_rows
                 yield start, *as_rows(batch)
-        if num_rows != self._num_lines(start):  # a quoted value holds line ends: its own, or those of rows
+        if num_rows != self._num_lines(start):  # a quoted value holds line ends, its own or those of whole rows
             mistake = self._first_mistake(columns, start, quotes_alone=True)
             if mistake is not None:
                 raise DataError(f"{self.path}: {mistake}")
 
     def _spans(self, file: BinaryIO, start: int) -> Iterator[tuple[int, int]]:
-        """Yield (first byte, number of bytes) of the blocks: whole lines, and whole rows where there is no quote."""
+        """Yield (first byte, number of bytes) of each block: whole lines, which are whole rows without quotes."""
         end = os.fstat(file.fileno()).st_size
         while start < end:
             file.seek(start + BLOCK_BYTES)
@@ -149,7 +149,7 @@ class CsvReader:
             start += size
 
     def _num_lines(self, start: int, end: int | None = None) -> int:
-        """Return the number of lines in the blocks from byte `start` on, up to the one that begins at `end`."""
+        """Return the number of lines in the blocks from byte `start` to the one that begins at `end`."""
         num_lines, text = 0, b"\n"
         with open(self.path, "rb") as file:
             for span in self._spans(file, start):
@@ -170,7 +170,7 @@ class CsvReader:
         return as_rows(pa_csv.read_csv(pa.BufferReader(text), **self._options(columns, size + 1, is_quoted=False)))
 
     def _options(self, columns: list[str], block_size: int, is_quoted: bool) -> dict[str, Any]:
-        """Return pyarrow's options; columns go by their positions, as those not wanted may share a name."""
+        """Return pyarrow's options; columns are named by position, as unused ones may share a name."""
         types = {str(self.header.index(name)): "float64" for name in columns}
         names = [str(i) for i in range(len(self.header))]
         return {
@@ -180,9 +180,9 @@ class CsvReader:
         }
 
     def _first_mistake(self, columns: list[str], start: int, quotes_alone: bool = False) -> str | None:
-        """Return, with its place, the first mistake from the block at byte `start` on, before which there is no quote.
+        """Return the first mistake, with its place, from byte `start` on; no block before it has a quote.
 
-        With `quotes_alone`, look for quotes that swallow rows alone, which is faster.
+        With `quotes_alone`, look only for quotes that swallow rows, which is faster.
         """
         try:
             first_row = 2 + self._num_lines(self.body_start, start)
@@ -195,13 +195,13 @@ class CsvReader:
 
 
 def read_at(file: BinaryIO, start: int, size: int) -> bytes:
-    """Return `size` bytes of `file` from byte `start` on, or fewer at its end. Raises OSError."""
+    """Return `size` bytes of `file` from byte `start`, or fewer at the end of the file. Raises OSError."""
     file.seek(start)
     return file.read(size)
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return what differs where the file is another or was changed, even if its size and time of change were kept."""
+    """Return what changes when the file is replaced or edited, even with its size and modification time kept."""
     try:
         status = os.stat(path)
     except OSError:

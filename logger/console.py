@@ -46,7 +46,7 @@ class LenientStream:
 def make_console_lenient() -> None:
     """Replace sys.stdout and sys.stderr, unless somebody else has, by streams that lose what they cannot write.
 
-    A standard file that is closed becomes the null device, lest the next file that the process opens get its number.
+    A standard file that is closed becomes the null device, so that no other file gets its number.
     """
     for number in (0, 1, 2):
         try:

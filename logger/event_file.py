@@ -1,4 +1,4 @@
-"""A TensorBoard event file that takes its place after those before it, and raises its errors where it is written to."""
+"""A TensorBoard event file that sorts after the earlier ones, and raises its errors where it is written to."""
 
 from __future__ import annotations
 

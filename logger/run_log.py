@@ -1,4 +1,4 @@
-"""The curves of a run, in metrics.jsonl and TensorBoard: one line, whatever stops and resumes lay between."""
+"""The curves of a run, in metrics.jsonl and TensorBoard, continuous across stops and resumes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class RunLog:
     def _event_files(self, is_old: bool = False) -> list[Path]:
         """Return the event files of this run: those with its number in their name, and those that a checkpoint names.
 
-        Where it `is_old`, begun by a version that put no number into names, those without any too. `add_scalars` makes
+        Where the run `is_old`, of a version that put no number into names, those without one too. `add_scalars` makes
         folders for some.
         """
         ours = re.compile(rf"{EVENT_FILE}(\.run{self.number:x}){'?' if is_old else ''}")

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from parse_config.expression import parse_expression
 from parse_config.problems import metric_name
-from parse_config.schema import MAX_SECTIONS, Slots, sections
+from parse_config.schema import MAX_SECTIONS, Slots, as_section, sections
 from parse_config.slot import Slot
 from parse_config.type_check import with_tensors
 from utils.errors import ConfigError
@@ -39,7 +39,7 @@ class Builder:
     def build(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> Any:
         """Build section `name`: a class becomes an object, a function itself or a partial of it.
 
-        A list of sections gives a list, a missing section None. `module`, which the code gives, is looked in first,
+        A list of sections gives a list, a missing section None. `module`, which the code gives, is searched first,
         whatever it holds. Raises ConfigError where a library refuses the values, or an argument is missing.
         """
         section = self.config.get(name)
@@ -51,7 +51,7 @@ class Builder:
 
     def partial(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> partial[Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
-        section = _as_section(self.config[name])
+        section = as_section(self.config[name])
         found = self._find(name, section, f"{name}.type", module)
         return partial(found, *args, **self._args(name, found, section), **kwargs)
 
@@ -93,14 +93,14 @@ class Builder:
             check_rates(optimizer, scheduler, self._min_positions(), where)
 
     def _min_positions(self) -> int:
-        """Return how often the schedule is stepped at least; how many steps an epoch has, only the data knows."""
+        """Return the least number of steps of the schedule; only the data knows how many steps an epoch has."""
         options, section = self.config["trainer"], self.config["lr_scheduler"]
         is_per_step = section.get("interval", "epoch") == "step"
         per_epoch = min(options["len_epoch"] or 1, options["limit_batches"] or math.inf) if is_per_step else 1
         return int(min(options["epochs"] * per_epoch, MAX_TRIED_POSITIONS))
 
     def _build(self, name: str, entry: Any, path: str, module: Any, /, *args: Any, **kwargs: Any) -> Any:
-        section = _as_section(entry)
+        section = as_section(entry)
         found = self._find(name, section, f"{path}.type", module)
         config_args = self._args(name, found, section)
         slot = self.slots.get(name)
@@ -118,7 +118,7 @@ class Builder:
         else:
             built = found
         if name == "metrics":  # what it is called in logs
-            built.__name__ = metric_name(entry)
+            built.__name__ = metric_name(section)
         return built
 
     def _find(self, name: str, section: dict[str, Any], where: str, module: Any) -> Callable[..., Any]:
@@ -150,7 +150,7 @@ class Builder:
 
 
 def check_rates(optimizer: Any, scheduler: Any, num_positions: int, where: str) -> None:
-    """Step a new schedule so often, on stand-ins for weights, as it would be over so many epochs or steps.
+    """Step a new schedule, on stand-ins for weights, through its first epochs or steps.
 
     Raises ConfigError where it fails, or a learning rate that would be used is negative or not finite.
     """
@@ -163,10 +163,6 @@ def check_rates(optimizer: Any, scheduler: Any, num_positions: int, where: str) 
             raise ConfigError(f"{where}: {type(scheduler).__name__} fails at {position + 1}: {error}") from None
         if not all(-TINY <= rate < math.inf for rate in rates):
             raise ConfigError(f"{where}: the learning rate is {rates} at {position}; it must be 0 or more")
-
-
-def _as_section(entry: str | dict[str, Any]) -> dict[str, Any]:
-    return {"type": entry} if isinstance(entry, str) else entry
 
 
 def _construct(path: str, found: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

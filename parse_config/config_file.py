@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from parse_config.json_scan import MAX_DEPTH, TOO_DEEP, check_json
-from utils.errors import ConfigError
+from utils.errors import ConfigError, reading
 
-MAX_SIZE = {".json": 1_000_000, ".yaml": 100_000}  # in bytes; PyYAML takes ten times as long for one
+MAX_SIZE = {".json": 1_000_000, ".yaml": 100_000}  # in bytes; PyYAML is ten times slower
 STRING_TAG = "tag:yaml.org,2002:str"
 MAX_NODES = 100_000  # in a YAML config with its aliases expanded; ten characters of text count as one more
 
@@ -25,14 +25,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     max_size = size_limit(path)
-    try:
+    with reading(path, ConfigError):
         if path.exists() and not path.is_file():  # a pipe or a device could keep us reading for ever
             raise ConfigError(f"{path}: is not a file")
         with path.open("rb") as file:
             data = file.read(max_size + 1)
         text = data.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > max_size:
         raise ConfigError(f"{path}: too large; a config has at most {max_size:,} bytes")
     try:
@@ -56,7 +54,7 @@ def size_limit(path: Path) -> int:
 
 
 def check_size(config: dict[str, Any]) -> None:
-    """Raise ConfigError where a run could not read `config` again, which it keeps with every value on a line."""
+    """Raise ConfigError where `config`, saved with one value per line, would be too large to be read again."""
     if len(json.dumps(config, indent=4)) >= MAX_SIZE[".json"]:
         raise ConfigError("the config, as the run would keep it, is too large to be read again")
 

@@ -71,9 +71,9 @@ class ConfigParser:
         self.is_rehearsal = is_rehearsal
         self._must_be_first = False  # with --resume-latest, where there was no run yet
         self.layers = config if isinstance(config, ConfigLayers) else ConfigLayers(config)
+        self.config = self.layers.config  # the whole of it, defaults included
         unsure = self.layers.override_all(modification or {}, "command line")
-        problems = find_problems(self.config, self.slots, unsure)
-        if problems:
+        if problems := find_problems(self.config, self.slots, unsure):
             raise ConfigError(problems)
         self._model = config_model(self.slots)
         fill_defaults(self._model, self.config)
@@ -245,11 +245,6 @@ class ConfigParser:
     def __getitem__(self, name: str) -> Any:
         """Return a section or value of the config."""
         return self.config[name]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The whole config, defaults included."""
-        return self.layers.config
 
     @property
     def facts(self) -> dict[str, Any]:

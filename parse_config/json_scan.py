@@ -1,4 +1,4 @@
-"""What Python's JSON reader lets pass, or refuses without saying where: found in the text, with its place."""
+"""Finds, with its place, what Python's JSON reader accepts but should not, or refuses without a place."""
 
 from __future__ import annotations
 

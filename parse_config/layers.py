@@ -18,9 +18,9 @@ MAX_FILES = 32  # that one config is made of; together they are as large as one 
 
 
 class ConfigLayers:
-    """A config under construction, and for every value the source that it is from.
+    """A config under construction, with the source of every value.
 
-    `notices` are what a reader may not expect: the arguments that went because a `type` changed.
+    `notices` say what a reader may not expect: arguments that were dropped because a `type` changed.
     """
 
     def __init__(self, config: dict[str, Any] | None = None) -> None:
@@ -32,7 +32,7 @@ class ConfigLayers:
         self.add(config or {}, "config")
 
     def add_file(self, path: Path, seen: tuple[Path, ...] = ()) -> None:
-        """Lay the config in `path` over this one, the parents that its "extends" names below it.
+        """Merge the parents that "extends" names, and then the config in `path`, into this one.
 
         Raises ConfigError where a file is malformed or missing, or extends itself.
         """
@@ -52,13 +52,13 @@ class ConfigLayers:
         self.add(content, str(path))
 
     def add(self, content: dict[str, Any], source: str) -> None:
-        """Lay `content` over this config: dicts merge deeply, lists and all else replace; "_keys" are comments."""
+        """Merge `content` into this config: dicts merge deeply, all else replaces; "_keys" are comments."""
         self._merge(self.config, _without_comments(content), source, "")
 
     def override_all(self, values: Mapping[str, Any], source: str) -> set[str]:
-        """Set keys by their dotted paths: sections before what is in them, `type`s before args, which they take away.
+        """Set keys by their dotted paths: sections before their keys, and a `type`, which drops args, before the args.
 
-        A path that begins with "+" may be one that nobody knows. Return the paths of the others. Raises ConfigError.
+        A path that begins with "+" may be unknown. Return the other paths. Raises ConfigError.
         """
         given = {path.replace(";", "."): value for path, value in values.items()}
         for path, value in given.items():

@@ -11,7 +11,7 @@ from utils.errors import ConfigError
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split "optimizer.args.lr=3e-4" into its path and value; the value is JSON, or else a string as it stands.
+    """Split "optimizer.args.lr=3e-4" into its path and value; the value is JSON, or else a string.
 
     Raises ConfigError for what no config file could hold, such as NaN or text that is not Unicode.
     """
@@ -32,9 +32,9 @@ def parse_override(text: str) -> tuple[str, Any]:
 def set_by_path(config: dict[str, Any], path: str, value: Any) -> dict[str, Any] | None:
     """Set the key at `path` ("a.b.c" or the published template's "a;b;c"; numbers index lists), in place.
 
-    Missing dicts are made: whether the key may exist at all is for the check of the whole config to say. A section
-    that is a bare string, such as "loss": "nll_loss", is its `type`. Where a `type` changes, its `args` go, and are
-    returned. Raises ConfigError where the path leads through a value that holds no keys.
+    Missing dicts are made; the check of the whole config finds keys that must not exist. A section that is a bare
+    string, such as "loss": "nll_loss", is its `type`. Where a `type` changes, its `args` are removed and returned.
+    Raises ConfigError where the path leads through a value that has no keys.
     """
     *parents, last = path.replace(";", ".").split(".")
     if len(parents) >= MAX_DEPTH:

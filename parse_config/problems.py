@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -13,36 +14,44 @@ from parse_config.expression import parse_expression
 from parse_config.options import Options
 from parse_config.schema import MAX_SECTIONS, Slots, config_model, models_in, sections
 from parse_config.slot import Slot
+from parse_config.type_check import is_number_list
 from utils.errors import ConfigError, nearest
 
-TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by what is logged beside the metrics
+TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by other values in the logs
 MAX_METRIC_SIZE = 100_000  # torchmetrics takes any number of classes or thresholds, and then all memory
 MAX_PROBLEMS = 50  # that are reported at once; a file can hold a hundred thousand
 
 
 def find_problems(config: dict[str, Any], slots: Slots, unsure: Collection[str] = ()) -> list[str]:
-    """Return every mistake in `config`, each as "path: what is wrong; what is right"; of very many the first.
+    """Return every mistake in `config`, each as "path: what is wrong; what is right"; at most MAX_PROBLEMS.
 
-    `unsure` are paths that must be known by name even where a type takes any keyword: those from the command line.
+    `unsure` are the paths from the command line, which must be known even where a type takes any keyword.
     """
     return list(islice(_problems(config, slots, unsure), MAX_PROBLEMS))
 
 
 def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> Iterator[str]:
     yield from _schema_problems(config_model(slots), config)
-    loader = _loader_class(config, slots)
-    for path, section, slot in sections(config, slots):
-        # What a loader offers by `facts` is known only when it is built; what is missing then is reported then.
+    named = list(sections(config, slots))
+    loader = _loader_class(named)
+    for path, section, slot in named:
+        # A loader's `facts` are known only when it is built; what is missing then is reported then.
         is_complete = not hasattr(loader, "facts") or path == "data_loader"
         yield from _section_problems(path, section, slot, unsure, is_complete)
-    yield from _lr_lambda_problems(config, slots)
-    yield from _monitor_problems(config, slots)
-    yield from _class_problems(config, slots, loader)
-    yield from _weight_problems(config)
+        yield from _class_problems(path, section["args"], loader)
+        if path == "loss":
+            yield from _weight_problems(section["args"])
+        if path == "lr_scheduler" and "lr_lambda" in section["args"]:
+            yield from _lr_lambda_problems(section, slots.get("lr_lambda"))
+    logged = getattr(slots["trainer"], "LOGGED", ())
+    metrics = [metric_name(section) for path, section, _ in named if path.split(".")[0] == "metrics"]
+    yield from _metric_problems(metrics, {*TAKEN_NAMES, *logged})
+    known = [prefix + name for name in ("loss", *metrics) for prefix in ("val_", "")]
+    yield from _monitor_problems(config.get("trainer"), [*known, *logged])
 
 
 def find_oddities(config: dict[str, Any]) -> Iterator[str]:
-    """Yield what has no effect in a checked config, or hardly the one that was meant."""
+    """Yield the settings of a checked config that have no effect, or hardly the intended one."""
     trainer, scheduler = config["trainer"], config.get("lr_scheduler") or {}
     if trainer["monitor"] == "off" and (trainer["early_stop"] or 0) > 0:
         yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
@@ -54,31 +63,18 @@ def find_oddities(config: dict[str, Any]) -> Iterator[str]:
         yield f"lr_scheduler.args.milestones: {late!s:.80} are never reached: there are {trainer['epochs']} epochs"
 
 
-def _loader_class(config: dict[str, Any], slots: Slots) -> Any:
+def _loader_class(named: list[tuple[str, dict[str, Any], Slot]]) -> Any:
     """Return what `data_loader` names, or None where that is a mistake of its own."""
-    section, slot = config.get("data_loader"), slots["data_loader"]
-    if not isinstance(slot, Slot) or not isinstance(section, dict):
-        return None
-    try:
-        return slot.find(section.get("type"), "data_loader.type")
-    except ConfigError:
-        return None
+    for path, section, slot in named:
+        if path == "data_loader":
+            with suppress(ConfigError):
+                return slot.find(section["type"], path)
+    return None
 
 
-def _is_function(entry: Any) -> bool:
-    """Whether `entry` names a function with its arguments, and nothing else."""
-    if not isinstance(entry, dict) or not entry.keys() <= {"type", "args"}:
-        return False
-    return isinstance(entry.get("type"), str) and isinstance(entry.get("args", {}), dict)
-
-
-def _is_named(entry: Any) -> bool:
-    return isinstance(entry, str) or (isinstance(entry, dict) and isinstance(entry.get("type"), str))
-
-
-def metric_name(entry: str | dict[str, Any]) -> str:
+def metric_name(section: dict[str, Any]) -> str:
     """Return what a metric of the config is called in logs."""
-    return entry if isinstance(entry, str) else str(entry.get("name") or entry["type"])
+    return str(section.get("name") or section["type"])
 
 
 def _section_problems(
@@ -89,81 +85,60 @@ def _section_problems(
     except ConfigError as error:
         yield from error.problems
         return
-    args = section["args"]
-    if not isinstance(args, dict):
-        return  # the schema reports it
-    yield from slot.problems(found, args, f"{path}.args", unsure, is_complete)
-    for name, value in args.items():
+    yield from slot.problems(found, section["args"], f"{path}.args", unsure, is_complete)
+    for name, value in section["args"].items():
         if found.__module__.startswith("torchmetrics") and isinstance(value, int) and value > MAX_METRIC_SIZE:
             yield f"{path}.args.{name}: at most {MAX_METRIC_SIZE:,} can be tried; got {value!r:.40}"
 
 
-def _lr_lambda_problems(config: dict[str, Any], slots: Slots) -> list[str]:
-    section, slot = config.get("lr_scheduler"), slots.get("lr_lambda")
-    args = section.get("args") if isinstance(section, dict) else None
-    if not isinstance(section, dict) or not isinstance(args, dict) or "lr_lambda" not in args:
-        return []
-    lambdas = args["lr_lambda"] if isinstance(args["lr_lambda"], list) else [args["lr_lambda"]]
-    path = "lr_scheduler.args.lr_lambda"
+def _lr_lambda_problems(scheduler: dict[str, Any], slot: Any) -> Iterator[str]:
+    given, path = scheduler["args"]["lr_lambda"], "lr_scheduler.args.lr_lambda"
+    lambdas = given if isinstance(given, list) else [given]
     if len(lambdas) > MAX_SECTIONS:
-        return [f"{path}: {len(lambdas):,} of them; give one for each parameter group"]
-    problems: list[str] = []
+        yield f"{path}: {len(lambdas):,} of them; give one for each parameter group"
+        return
     for entry in lambdas:
         if isinstance(entry, str):
             try:
-                parse_expression(entry, str(section.get("interval", "epoch")))
+                parse_expression(entry, str(scheduler.get("interval", "epoch")))
             except ValueError as error:
-                problems.append(f"{path}: {error}")
-        elif _is_function(entry) and isinstance(slot, Slot):
-            problems += _section_problems(path, {"args": {}, **entry}, slot)
+                yield f"{path}: {error}"
+        elif isinstance(entry, dict) and isinstance(slot, Slot):
+            malformed = [f"{path}.{problem}" for problem in _schema_problems(slot.keys, entry)]
+            yield from malformed or _section_problems(path, {"args": {}, **entry}, slot)
         else:
-            problems.append(
-                f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r:.80}"
-            )
-    return problems
+            yield f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r:.80}"
 
 
-def _monitor_problems(config: dict[str, Any], slots: Slots) -> list[str]:
-    trainer, metrics = config.get("trainer"), config.get("metrics", [])
-    monitor = trainer.get("monitor", "off") if isinstance(trainer, dict) else "off"
-    if not isinstance(monitor, str) or not isinstance(metrics, list):
-        return []
-    names = [metric_name(entry) for entry in metrics[:MAX_SECTIONS] if _is_named(entry)]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    known = [prefix + name for name in ["loss", *names] for prefix in ("val_", "")]
-    known += getattr(slots["trainer"], "LOGGED", ())
-    problems = [f'metrics: {name!r} appears twice; give one of them a "name"' for name in repeated]
-    taken = {*TAKEN_NAMES, *getattr(slots["trainer"], "LOGGED", ())}
-    problems += [
-        f'metrics: {name!r} is the name of another value in the logs; give the metric another by "name"'
-        for name in dict.fromkeys(names)
-        if name in taken or name.startswith("val_")
-    ]
-    followed = monitor.partition(" ")[2]
+def _metric_problems(names: list[str], taken: set[str]) -> Iterator[str]:
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield f'metrics: {name!r} appears twice; give one of them a "name"'
+        if name in taken or name.startswith("val_"):
+            yield f'metrics: {name!r} is the name of another value in the logs; give the metric another by "name"'
+
+
+def _monitor_problems(trainer: Any, known: list[str]) -> Iterator[str]:
+    monitor = trainer.get("monitor") if isinstance(trainer, dict) else None
+    followed = monitor.partition(" ")[2] if isinstance(monitor, str) else ""
     if followed and followed.split("/")[0] not in known:
-        problems.append(f"trainer.monitor: no metric {followed!r}; {nearest(followed, known)}")
-    return problems
+        yield f"trainer.monitor: no metric {followed!r}; {nearest(followed, known)}"
 
 
-def _class_problems(config: dict[str, Any], slots: Slots, loader: Any) -> Iterator[str]:
-    """Yield every metric whose `num_classes` is not the data's, and a model with fewer, where the loader knows."""
-    known = getattr(loader, "num_classes", None)
-    for path, section, _ in sections(config, slots):
-        given = section["args"].get("num_classes") if isinstance(section["args"], dict) else None
-        if not isinstance(known, int) or not isinstance(given, int):
-            continue
-        if (path.startswith("metrics.") and given != known) or (path == "arch" and given < known):
-            yield f"{path}.args.num_classes: {given}, but the data of {loader.__name__} has {known} classes"
+def _class_problems(path: str, args: dict[str, Any], loader: Any) -> Iterator[str]:
+    """Yield where a metric's `num_classes` is not the data's, or a model has fewer, as far as the loader knows."""
+    known, given = getattr(loader, "num_classes", None), args.get("num_classes")
+    if not isinstance(known, int) or not isinstance(given, int):
+        return
+    if (path.startswith("metrics.") and given != known) or (path == "arch" and given < known):
+        yield f"{path}.args.num_classes: {given}, but the data of {loader.__name__} has {known} classes"
 
 
-def _weight_problems(config: dict[str, Any]) -> Iterator[str]:
+def _weight_problems(args: dict[str, Any]) -> Iterator[str]:
     """Yield weights of classes that make no sense; 0, by which a class is ignored, does."""
-    section = config.get("loss")
-    args = section.get("args") if isinstance(section, dict) else None
-    args = args if isinstance(args, dict) else {}
     for name in ("weight", "pos_weight"):
-        weights = args.get(name)
-        if not isinstance(weights, list) or not all(type(weight) in (int, float) for weight in weights):
+        weights: Any = args.get(name)
+        if not is_number_list(weights):
             continue  # none, or reported as of the wrong type
         wrong = [weight for weight in weights if not 0 <= weight <= torch.finfo(torch.float32).max]
         if wrong or not any(weights):

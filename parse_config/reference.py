@@ -24,25 +24,22 @@ def json_schema(slots: Slots) -> dict[str, Any]:
     """Return the JSON schema of a config: every key, and for every section its types and their arguments."""
     schema = config_model(slots).model_json_schema()
     schema["title"] = "Config of a training run"
-    # What one config must have, one that extends others may have from them.
-    has_type = {"if": {"type": "object"}, "then": {"required": ["type"]}}
-    built = {key for key, slot in slots.items() if isinstance(slot, Slot) and not slot.many}
-    must_have: dict[str, Any] = {"required": schema.pop("required")}
-    must_have["properties"] = {key: has_type for key in schema["properties"] if key in built}
+    properties, needed = schema["properties"], {}
     for key, slot in slots.items():
-        if isinstance(slot, type) and "required" in schema["$defs"][slot.__name__]:
-            must_have["properties"][key] = {"required": schema["$defs"][slot.__name__].pop("required")}
-    schema["if"], schema["then"] = {"not": {"required": ["extends"]}}, must_have
+        if isinstance(slot, Slot) and key in properties:
+            properties[key] = {"description": slot.description, **_section_schema(slot)}
+            if not slot.many:
+                needed[key] = {"if": {"type": "object"}, "then": {"required": ["type"]}}
+        elif isinstance(slot, type) and "required" in schema["$defs"][slot.__name__]:
+            needed[key] = {"required": schema["$defs"][slot.__name__].pop("required")}
+    schema["if"] = {"not": {"required": ["extends"]}}  # a config that extends others may have the rest from them
+    schema["then"] = {"required": schema.pop("required"), "properties": needed}
     schema["$comment"] = f"made by train.py --schema with torch {torch.__version__.split('+')[0]}"
-    properties = schema["properties"]
     properties["$schema"] = {"type": "string", "description": "for editors: the path of this file"}
     properties["extends"] = {
         "description": "config or configs that this one extends, relative to it",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
-    for key, slot in slots.items():
-        if isinstance(slot, Slot) and key in properties:
-            properties[key] = {"description": slot.description, **_section_schema(slot)}
     _allow_comments(schema)
     return schema
 

@@ -41,7 +41,7 @@ def config_model(slots: Slots) -> type[RunConfig]:
 def _slot_field(slot: Slot) -> tuple[Any, Any]:
     section: Any = slot.keys
     if slot.num_inputs is not None:  # what a function can be is a bare name too
-        section = Annotated[section, BeforeValidator(_as_section, json_schema_input_type=str | section)]
+        section = Annotated[section, BeforeValidator(as_section, json_schema_input_type=str | section)]
     if slot.many:
         return list[section], Field(default=[], max_length=MAX_SECTIONS, description=slot.description)
     if slot.required:
@@ -49,7 +49,8 @@ def _slot_field(slot: Slot) -> tuple[Any, Any]:
     return section | None, Field(default=None, description=slot.description)
 
 
-def _as_section(value: Any) -> Any:
+def as_section(value: Any) -> Any:
+    """Return a section that is a bare string as the `type` that it is."""
     return {"type": value} if isinstance(value, str) else value
 
 
@@ -108,7 +109,10 @@ def _bears(annotation: Any, mark: Mark) -> bool:
 
 
 def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dict[str, Any], Slot]]:
-    """Yield (path, section, slot) of everything that the config names a type for; a bare string is a type."""
+    """Yield (path, section, slot) of everything that the config names a type for.
+
+    A bare string is a type. Malformed args, which are for the schema to report, are none.
+    """
     for key, slot in slots.items():
         if not isinstance(slot, Slot):
             continue
@@ -117,7 +121,7 @@ def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dic
         if isinstance(value, list):
             entries = {f"{key}.{i}": entry for i, entry in enumerate(value[:MAX_SECTIONS])}
         for path, entry in entries.items():
-            if isinstance(entry, str):
-                yield path, {"type": entry, "args": {}}, slot
-            elif isinstance(entry, dict) and isinstance(entry.get("type"), str):
-                yield path, {"args": {}, **entry}, slot
+            section = as_section(entry)
+            if isinstance(section, dict) and isinstance(section.get("type"), str):
+                args = section.get("args")
+                yield path, {**section, "args": args if isinstance(args, dict) else {}}, slot

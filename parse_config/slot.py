@@ -31,7 +31,7 @@ class Slot:
 
     packages: tuple[str, ...]
     base: type | None = None  # classes must derive from it; None: no classes
-    num_inputs: int | None = None  # functions get so many positional arguments from the code; None: no such functions
+    num_inputs: int | None = None  # positional arguments that the code gives to functions; None: no functions
     factories: bool = False  # functions that return a `base`, as their annotation says, stand for a class
     provided: tuple[str, ...] = ()  # arguments of a class that the code gives and a config must not
     excluded: tuple[str, ...] = ()  # names that would be found but cannot be used
@@ -43,7 +43,7 @@ class Slot:
 
     def find(self, name: Any, where: str) -> Callable[..., Any]:
         """Return the class or function called `name`; raise ConfigError, with the reason, where there is none."""
-        for package in self.packages:  # one by one: the first that has the name spares the import of the next
+        for package in self.packages:  # in order: the first that has the name is the last to be imported
             modules = list(self._modules_in(package, name))
             named = [(vars(module)[name], module.__name__) for module in modules if name in vars(module)]
             allowed = [(obj, file) for obj, file in named if self._refusal(name, obj, package) is None]
@@ -79,8 +79,8 @@ class Slot:
     ) -> Iterator[str]:
         """Yield what is wrong with calling `obj` with `args`: unknown, missing, reserved, or of the wrong type.
 
-        Where `obj` takes any keyword, an unknown one is only wrong if its path is in `unsure`. What is missing is no
-        mistake unless `args` `is_complete`.
+        Where `obj` takes any keyword, an unknown one is only wrong if its path is in `unsure`. A missing one is only
+        wrong if `args` `is_complete`.
         """
         signature = inspect.signature(obj).parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
@@ -120,7 +120,7 @@ class Slot:
         folder = package.removesuffix(".*")
         for path in sorted(_files_of(folder)):
             if name is None:
-                with suppress(ImportError):  # a list of what there is can do without a file that is broken
+                with suppress(ImportError):  # a list of names can do without a broken file
                     yield import_module(f"{folder}.{path.stem}")
             elif _defines(path, name):
                 yield import_module(f"{folder}.{path.stem}")

@@ -37,8 +37,13 @@ def type_problem(annotation: Any, value: Any) -> str | None:
 
 def is_tensor_list(annotation: Any, value: Any) -> bool:
     """Whether `value` is a list of numbers for an argument that takes a tensor, such as the weights of classes."""
-    is_numbers = isinstance(value, list) and all(type(item) in (int, float) for item in value)
-    return is_numbers and _takes(annotation, torch.Tensor) and not _takes(annotation, float)  # no list for an lr
+    is_tensor = _takes(annotation, torch.Tensor) and not _takes(annotation, float)  # no list for an lr
+    return is_tensor and is_number_list(value)
+
+
+def is_number_list(value: Any) -> bool:
+    """Whether `value` is a list of numbers alone; True and False are none."""
+    return isinstance(value, list) and all(type(item) in (int, float) for item in value)
 
 
 def with_tensors(obj: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:

@@ -36,12 +36,11 @@ def check_run(trainer: Any) -> None:
     if mode in GRAPH_MODES and trainer.options.grad_accum_steps > 1:  # one microbatch would overwrite another's
         raise ConfigError(f"trainer.compile.mode: {mode} does not go with grad_accum_steps; give default")
     if trainer.options.cuda_graph:
-        _check_graph(trainer)
+        _check_graph(trainer, mode)
 
 
-def _check_graph(trainer: Any) -> None:
+def _check_graph(trainer: Any, mode: str | None) -> None:
     """Raise ConfigError where a CUDA graph would not hold all that a step changes."""
-    mode = trainer.options.compile and trainer.options.compile.mode
     changes_momentum = getattr(trainer.lr_scheduler, "cycle_momentum", False)
     reasons = [
         (trainer.device.type != "cuda", f"it needs a GPU; this run is on {trainer.device}"),

@@ -1,4 +1,4 @@
-"""Finds the mistakes that torch broadcasts instead of failing at, and labels out of range, while a batch is tried."""
+"""Finds shapes that torch would broadcast by mistake, and labels out of range, while a batch is tried."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ CLASS_LOSSES: set[Any] = {F.cross_entropy, F.nll_loss}
 
 
 class ShapeWatch(TorchFunctionMode):
-    """Looks at the functions of torch that are called inside, by losses and metrics of torch's and of the project's.
+    """Watches the functions of torch that are called inside, whether by torch's losses and metrics or the project's.
 
-    Raises ConfigError where a loss gets shapes that it would broadcast, or one class alone, and DataError where it gets
-    a label out of range. Warns where an operation broadcasts both (N,) and (N, 1) to (N, N).
+    Raises ConfigError where a loss gets shapes that it would broadcast, or a single class, and DataError where it gets
+    a label out of range. Warns where an operation broadcasts (N,) and (N, 1) to (N, N).
     """
 
     def __init__(self, logger: logging.Logger, indices: Tensor | None = None) -> None:
-        """`indices`, of the dataset, begin with those of the batch; without them, labels are left to the loss."""
+        """`indices` of the dataset begin with those of the batch; without them, labels are not checked."""
         super().__init__()
         self.logger = logger
         self.indices = indices
-        self.labels: Tensor | None = None  # the last that a loss got, for so many classes
+        self.labels: Tensor | None = None  # the last that a loss got, with the two below
         self.num_classes = 0
         self.ignore_index = 0
         self.is_empty = False  # whether a loss was a mean over nothing
@@ -57,28 +57,24 @@ class ShapeWatch(TorchFunctionMode):
     def _check_same_shape(self, name: str, outputs: Tensor, targets: Tensor) -> None:
         self.is_empty |= outputs.numel() == 0
         if outputs.shape != targets.shape and targets.numel() != 1:
-            shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)}"
-            raise ConfigError(f"loss: {name} gets {shapes}; wanted: both of one shape")
+            raise _misfit(name, outputs, targets, "wanted: both of one shape")
 
     def _check_classes(
         self, name: str, scores: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int
     ) -> None:
         num_classes = scores.shape[min(1, scores.ndim - 1)]
-        is_flat = scores.ndim == 1 and scores.shape == labels.shape  # of one sample, torch would say, and its classes
+        is_flat = scores.ndim == 1 and scores.shape == labels.shape  # torch would take it for one sample
         if num_classes == 1 or is_flat:
             why = "it would take samples for classes" if is_flat else "of one class it is always 0"
-            shapes = f"outputs {list(scores.shape)} and targets {list(labels.shape)}"
-            raise ConfigError(f"loss: {name} gets {shapes}; {why}; wanted: scores (N, C), C >= 2")
-        if labels.is_floating_point():  # probabilities
-            return
-        if self.indices is not None:
+            raise _misfit(name, scores, labels, f"{why}; wanted: scores (N, C), C >= 2")
+        if self.indices is not None and not labels.is_floating_point():  # those would be probabilities
             self.labels, self.num_classes, self.ignore_index = labels, num_classes, ignore_index
             self.check_labels(labels, self.indices)
             counted = labels[labels != ignore_index]
             self.is_empty |= not (torch.ones_like(counted) if weight is None else weight[counted]).any()
 
     def check_labels(self, labels: Tensor, indices: Tensor) -> None:
-        """Raise DataError, naming the sample, where a label is none of the classes that the loss got scores of."""
+        """Raise DataError, naming the sample, where a label is not one of the classes that the loss has scores for."""
         is_bad = ((labels < 0) | (labels >= self.num_classes)) & (labels != self.ignore_index)
         if is_bad.any():
             first = int(is_bad.flatten().nonzero()[0])
@@ -100,8 +96,12 @@ class ShapeWatch(TorchFunctionMode):
             )
 
 
+def _misfit(name: str, outputs: Tensor, targets: Tensor, why: str) -> ConfigError:
+    return ConfigError(f"loss: {name} gets outputs {list(outputs.shape)} and targets {list(targets.shape)}; {why}")
+
+
 def own_line(frames: Iterable[traceback.FrameSummary]) -> str:
-    """Return the innermost line of the project, the preflight aside, as in "model/loss.py:12"; "" where none is."""
+    """Return the innermost line of the project outside preflight/, as in "model/loss.py:12", or ""."""
     paths = [(Path(frame.filename), frame.lineno) for frame in frames if "site-packages" not in frame.filename]
     own = [(path, line) for path, line in paths if path.is_relative_to(ROOT) and path.parent.name != "preflight"]
     return f"{own[-1][0].relative_to(ROOT).as_posix()}:{own[-1][1]}" if own else ""

@@ -83,6 +83,15 @@ def printable(text: object, kept: str = "", length: int = 200) -> str:
 
 
 @contextmanager
+def reading(path: object, kind: type[UserError]) -> Iterator[None]:
+    """Turn what Python raises inside, of a file or its content, into an error that names the path and the reason."""
+    try:
+        yield
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: of JSON that is nested too deeply
+        raise kind(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextmanager
 def writing_to(directory: object) -> Iterator[None]:
     """Turn an OSError inside into a RunDirError that names the directory and the reason."""
     try:

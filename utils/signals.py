@@ -18,18 +18,19 @@ _CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 75}
 EXIT_CODES = {getattr(signal, name): code for name, code in _CODES.items() if hasattr(signal, name)}
 """What the process exits with: 128 + the signal's number, as shells say; 75 (EX_TEMPFAIL) asks to be started again.
 
-Windows has the first two alone.
+Windows has only the first two.
 """
 REPEAT_S = 1.0  # `timeout`, terminals and job managers signal the process and its group: that is one request
+LOOK_AGAIN_S = 1.0  # whether the main thread waits for a worker that has died
 
 
 class StopSignals:
-    """While it is entered, the first of EXIT_CODES' signals is remembered in `received`, and nothing else is done.
+    """While entered, remembers the first of EXIT_CODES' signals in `received`, and does nothing else.
 
-    The interpreter may be anywhere when a signal comes, the middle of a save included. With `at_once`, for when there
-    is nothing to save, the handler raises SystemExit; not in a destructor, where Python would swallow it. Whatever is
-    entered within takes over what was `received`. A signal that comes more than REPEAT_S later ends the process there
-    and then. A SIGHUP that is ignored, as under nohup, stays ignored.
+    A signal may come anywhere, even in the middle of a save. With `at_once`, for when there is nothing to save, the
+    handler raises SystemExit, except in a destructor, where Python would swallow it. A nested StopSignals takes over
+    what was `received`. A second signal, more than REPEAT_S later, ends the process at once. A SIGHUP that is ignored,
+    as under nohup, stays ignored.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -39,7 +40,6 @@ class StopSignals:
         self._pid = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
         self._worker_error: RuntimeError | None = None
-        self._worker_error_s = 0.0
 
     def __enter__(self) -> StopSignals:
         """Install the handlers."""
@@ -75,23 +75,22 @@ class StopSignals:
             os._exit(EXIT_CODES[received])
 
     def _handle_child(self, number: int, frame: FrameType | None) -> None:
-        """Let torch's handler raise what it says of a dead worker only where its batch is waited for, never in a step.
+        """Raise what torch's handler says of a dead worker where its batch is waited for, and never in a step.
 
-        So the state is whole when training ends by it. There it must be raised: a worker that was killed may have
-        written half a batch, and the rest would be waited for without end.
+        So the state is whole when training ends by it. Waiting must end by it: a worker that was killed may have
+        written half a batch, and the rest never comes. Until then the handler is called again and again.
         """
         try:
             self._previous[signal.SIGCHLD](number, frame)
         except RuntimeError as error:
-            self._worker_error, self._worker_error_s = error, time.monotonic()
+            self._worker_error = error
         if self._worker_error is None:
             return
-        if any(not worker.is_alive() for worker in _waited_for(frame)):
+        if any(worker.exitcode for worker in _waited_for(frame)):
             worker_error, self._worker_error = self._worker_error, None
             raise worker_error
-        if time.monotonic() - self._worker_error_s < 60:  # it may have given all its batches
-            main_thread = threading.main_thread().ident
-            threading.Timer(0.1, signal.pthread_kill, (main_thread, number)).start()  # look again
+        main_thread = threading.main_thread().ident
+        threading.Timer(LOOK_AGAIN_S, signal.pthread_kill, (main_thread, number)).start()
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -111,20 +110,20 @@ def _waited_for(frame: FrameType | None) -> Sequence[BaseProcess]:
 
 
 def _leave_group() -> None:
-    """Give a process that is forked while StopSignals is entered a group of its own: signals to ours are for us."""
+    """Give a process that is forked while StopSignals is entered its own group: signals to ours must not reach it."""
     if getattr(signal.getsignal(signal.SIGTERM), "__func__", None) is StopSignals._handle:
         os.setpgid(0, 0)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_group)  # at once: a worker is signalled as it starts, too
+    os.register_at_fork(after_in_child=_leave_group)  # before anything else: a starting worker gets signals too
 
 
 def init_worker(init_fn: Callable[[int], None] | None, worker_id: int) -> None:
-    """Leave the signals of a process group to the trainer, in a data-loading worker, and call its own `init_fn`.
+    """In a data-loading worker, leave the signals of the process group to the trainer, and call `init_fn`.
 
     `timeout`, a closed terminal and Ctrl-C signal the whole group. SIGTERM must still end a worker, as its parent sends
-    it; so the worker gets a group of its own, one that was not forked too.
+    it. So the worker leaves the group, even where it was not forked.
     """
     for number in EXIT_CODES.keys() - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from model.loss import cross_entropy, mse_loss, nll_loss
+from preflight.shape_watch import ShapeWatch
 from utils import ConfigError
 
+LOGGER = logging.getLogger("test")
 LOGITS = torch.randn(16, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.arange(16) % 5
 ONE_HOT = torch.eye(5, dtype=torch.float64)[LABELS]
@@ -56,7 +60,6 @@ def test_loss_and_its_gradient_equal_the_formulas(name: str) -> None:
     ],
 )
 def test_shapes_that_torch_takes_for_something_else_are_refused(loss: Any, outputs: Tensor, targets: Tensor) -> None:
-    with pytest.raises(ConfigError) as caught:
+    shapes = re.escape(f"outputs {list(outputs.shape)} and targets {list(targets.shape)}")
+    with pytest.raises(ConfigError, match=f"^loss: {loss.__name__} gets {shapes}; .*wanted: "), ShapeWatch(LOGGER):
         loss(outputs, targets)
-    shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)}"
-    assert str(caught.value).startswith(f"loss: {loss.__name__} gets {shapes}; wanted: ")
