@@ -13,7 +13,7 @@ from utils import ConfigError, exit_on_user_error
 ROOT = Path(__file__).resolve().parent
 # What belongs to this checkout and not to a new project: the first only at the top, the second wherever it is.
 RUNS_AND_DATA = {".git", ".venv", ".venv-bench", "saved", "data"}
-# What only the examples (MNIST, CSV) are made of; the engine and its tests do without.
+# What only the examples (MNIST, CSV, Parquet) are made of; the engine and its tests do without.
 EXAMPLES = (
     *("config.json", "config.schema.json", "configs", "benchmarks", "data_loader/[!_]*", "model/model.py"),
     *("tests/examples", "tests/forks"),

@@ -256,9 +256,8 @@ class BaseDataLoader(DataLoader[Any]):
     ) -> dict[str, Any]:
         batched, as_lists = _batched(dataset), self.num_workers_asked > 0
         if sampler is None:
-            batch_sampler = EpochBatchSampler(
-                indices, batch_size, shuffle, as_lists=as_lists, block_size=batched.block_size
-            )
+            blocks: dict[str, Any] = {"block_size": batched.block_size, "window_blocks": batched.window_blocks}
+            batch_sampler = EpochBatchSampler(indices, batch_size, shuffle, as_lists=as_lists, **blocks)
         else:
             drawn_by = sampler if isinstance(sampler, Sampler) else sampler(indices)
             batch_sampler = DrawnBatchSampler(drawn_by, indices, batch_size, as_lists=as_lists)

@@ -37,8 +37,13 @@ class BatchDataset(Dataset[Any], ABC):
 
     seed = 0
     epoch = 0
-    block_size: int | None = None
-    """How many samples in a row are best read together, or None; epochs are then shuffled by such blocks."""
+    block_size: int | Tensor | None = None
+    """How many samples in a row are best read together, or None; epochs are then shuffled by such blocks.
+
+    Of blocks of several sizes, those of all in their order, (B,) int64.
+    """
+    window_blocks: int | None = None
+    """How many blocks are shuffled together, by default WINDOW_BLOCKS of base/sampling.py."""
 
     def set_epoch(self, seed: int, epoch: int) -> None:
         """Tell which epoch comes; called before its first batch, in the process that starts the workers."""
@@ -119,7 +124,7 @@ class AugmentedBatches(BatchDataset):
     def __init__(self, dataset: BatchDataset, augment: Augment) -> None:
         self.dataset = dataset
         self.augment = augment
-        self.block_size = dataset.block_size
+        self.block_size, self.window_blocks = dataset.block_size, dataset.window_blocks
 
     def __len__(self) -> int:
         return len(self.dataset)

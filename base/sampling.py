@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from utils.errors import ConfigError
 from utils.rng import cpu_rng_kept, mix_seed, seed_cpu
 
 T = TypeVar("T")
-WINDOW_BLOCKS = 256  # so many blocks are shuffled together
+WINDOW_BLOCKS = 256  # so many blocks are shuffled together, unless the dataset says otherwise
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 
 
@@ -27,7 +27,9 @@ class EpochBatchSampler(Sampler[Any]):
     iteration starts, and nothing before it is drawn or skipped one by one.
 
     With `block_size`, for data that is read from disk by so many samples in a row, an epoch is shuffled by blocks of
-    `indices`: the blocks are put in a random order, and then the samples of every WINDOW_BLOCKS of them.
+    `indices`: the blocks are put in a random order, and then the samples of every `window_blocks` of them, by default
+    WINDOW_BLOCKS. Blocks of several sizes, (B,) int64, are those of the dataset; `indices`, which may leave samples of
+    them out, ascend.
     """
 
     def __init__(
@@ -37,7 +39,8 @@ class EpochBatchSampler(Sampler[Any]):
         shuffle: bool,
         *,
         as_lists: bool = False,
-        block_size: int | None = None,
+        block_size: int | Tensor | None = None,
+        window_blocks: int | None = None,
     ) -> None:
         """Iterate over tensors on `self.device`, or `as_lists`, which cross to a worker without shared memory."""
         self.indices = indices  # (N,) int64
@@ -46,6 +49,7 @@ class EpochBatchSampler(Sampler[Any]):
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.block_size = block_size
+        self.window_blocks = window_blocks
         self.seed = 0
         self.epoch = 0
         self.first_batch = 0
@@ -81,7 +85,7 @@ class EpochBatchSampler(Sampler[Any]):
     def batches(self, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
         """Yield the batches of `epoch` from `first_batch` on, (n,) int64; a pure function of its arguments."""
         if self.shuffle and self.block_size is not None:
-            yield from self._block_batches(self.block_size, seed, epoch, first_batch)
+            yield from self._block_batches(self._blocks(self.block_size), seed, epoch, first_batch)
             return
         indices = self.indices
         if self.shuffle:
@@ -91,12 +95,17 @@ class EpochBatchSampler(Sampler[Any]):
         for start in range(first_batch * self.batch_size, len(indices), self.batch_size):
             yield indices[start : start + self.batch_size]
 
-    def _block_batches(self, block_size: int, seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
+    def _blocks(self, block_size: int | Tensor) -> Sequence[Tensor]:
+        if isinstance(block_size, int):
+            return self.indices.split(block_size)
+        ends = torch.searchsorted(self.indices, block_size.cumsum(0))
+        return self.indices.split(ends.diff(prepend=ends.new_zeros(1)).tolist())
+
+    def _block_batches(self, blocks: Sequence[Tensor], seed: int, epoch: int, first_batch: int) -> Iterator[Tensor]:
         """Yield batches that are cut from one window of blocks after the other, also across their borders."""
-        blocks = self.indices.split(block_size)
         order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
         to_skip, rest = first_batch * self.batch_size, self.indices[:0]
-        for number, window in enumerate(order.split(WINDOW_BLOCKS)):
+        for number, window in enumerate(order.split(self.window_blocks or WINDOW_BLOCKS)):
             parts = [blocks[i] for i in window.tolist()]
             size = sum(len(part) for part in parts)
             if to_skip >= size:

@@ -72,6 +72,14 @@ def test_augmentation_leaves_the_stored_samples_as_they_are() -> None:
     assert torch.equal(stored, INPUTS)
 
 
+def test_an_augmented_dataset_is_shuffled_by_the_blocks_of_its_dataset() -> None:
+    dataset = TensorBatches(INPUTS, TARGETS)
+    dataset.block_size, dataset.window_blocks = torch.tensor([1, len(INPUTS) - 1]), 1
+    augmented = AugmentedBatches(dataset, add_uniforms)
+    assert augmented.block_size is dataset.block_size
+    assert augmented.window_blocks == 1
+
+
 @pytest.mark.parametrize(
     "dataset", [AugmentedBatches(TensorBatches(INPUTS, TARGETS), add_uniforms), SeededSamples(NoisySamples())]
 )

@@ -112,6 +112,36 @@ def test_a_window_holds_whole_blocks_from_everywhere_well_mixed() -> None:
     assert len(((window[:64] - 5000) // 5).unique()) > 50
 
 
+SIZES = torch.tensor([3, 0, 500, 41, 1, 300, 155])  # of the blocks of a dataset of 1000 samples
+
+
+def ragged_batches(indices: torch.Tensor, epoch: int = 1, first_batch: int = 0) -> list[list[int]]:
+    """Return the batches of `indices` that are shuffled by blocks of SIZES, two at a time."""
+    sampler = EpochBatchSampler(indices, 16, True, block_size=SIZES, window_blocks=2)
+    return [batch.tolist() for batch in sampler.batches(0, epoch, first_batch)]
+
+
+@pytest.mark.parametrize("indices", [torch.arange(1000), torch.arange(1, 1000, 3), torch.arange(600, 700)])
+def test_blocks_of_several_sizes_are_those_of_the_dataset_whatever_is_left_out(indices: torch.Tensor) -> None:
+    for epoch in range(1, 6):
+        batches = ragged_batches(indices, epoch)
+        order = torch.tensor(list(chain.from_iterable(batches)))
+        assert torch.equal(order.sort().values, indices)
+        for first_batch in range(len(batches) + 1):
+            assert ragged_batches(indices, epoch, first_batch) == batches[first_batch:]
+        blocks = torch.searchsorted(SIZES.cumsum(0), order, right=True)
+        at = {block: (blocks == block).nonzero().flatten() for block in blocks.tolist()}
+        begun = [sum(bool(seen[0] <= i <= seen[-1]) for seen in at.values()) for i in range(len(order))]
+        assert max(begun) <= 2  # so many blocks are read from at a time
+
+
+def test_blocks_of_one_size_are_in_the_order_of_blocks_of_that_size_each() -> None:
+    sizes = torch.tensor([5] * 1000 + [3])
+    assert len(MANY) == sizes.sum()
+    sampler = EpochBatchSampler(MANY - 5000, 16, True, block_size=sizes)
+    assert [(batch + 5000).tolist() for batch in sampler.batches(2, 3, 0)] == block_batches(2, 3)
+
+
 def test_without_shuffling_blocks_change_nothing() -> None:
     sampler = EpochBatchSampler(MANY, 16, False, block_size=5)
     assert list(chain.from_iterable(sampler.batches(0, 1, 0))) == MANY.tolist()

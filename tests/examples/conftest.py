@@ -12,7 +12,9 @@ import pytest
 from few_digits import on_few_digits, write_few_digits
 from helpers import ROOT
 
-collect_ignore = [] if hasattr(os, "fork") else ["test_faults.py", "test_csv_cache.py"]  # fork, kill, limit processes
+collect_ignore = (
+    [] if hasattr(os, "fork") else ["test_faults.py", "test_csv_cache.py", "test_parquet_data.py"]
+)  # fork, kill, limit processes
 
 
 @pytest.fixture(scope="session")

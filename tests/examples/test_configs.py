@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_loader.make_parquet import write_shards
 from example_runs import run_train
 from few_digits import on_few_digits
 from helpers import ROOT, newest, records_of
@@ -37,6 +38,9 @@ def test_a_config_trains_a_step(path: Path, digits_dir: Path, tmp_path: Path) ->
     args = config["data_loader"]["args"]
     if config["data_loader"]["type"] == "MnistDataLoader":
         on_few_digits(config, digits_dir)
+    elif config["data_loader"]["type"] == "ParquetDataLoader":
+        write_shards(tmp_path)
+        args |= {"path": str(tmp_path / "train"), "test_path": str(tmp_path / "test")}
     elif not (ROOT / args["path"]).exists():
         args["path"] = str(tmp_path / "table.csv")
         write_table(tmp_path / "table.csv", config["arch"]["args"]["in_features"], args["target"])
