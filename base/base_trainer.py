@@ -311,7 +311,7 @@ class BaseTrainer(ABC):
     def _log_start(self) -> None:
         self.loop.warn_of_what_is_ignored()
         num_samples = f"; {self.loop.loader.n_samples:,} training samples" if self.loop.is_followed else ""
-        self.logger.info(f"device {self.device}{num_samples}")
+        self.logger.info(f"device {self.device}{num_samples}{self._shared()}")
         if self.config.resume:
             where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
             self.logger.info(f"resumed {self.config.resume} at {where}")
@@ -320,6 +320,13 @@ class BaseTrainer(ABC):
         self.writer.set_step(0, mode="")
         self.writer.add_text("config", f"```json\n{json.dumps(self.config.config, indent=4)}\n```")
         self._log_samples()
+
+    def _shared(self) -> str:
+        """Return what of a step one process computes, for the log; nothing of a run of one process."""
+        if world_size() == 1 or not self.loop.is_followed:
+            return ""
+        size = self.loop.loader.batch_size * self.options.grad_accum_steps
+        return f"; {world_size()} processes: a step has {size:,} samples, {size / world_size():,.1f} a process"
 
     def _log_samples(self) -> None:
         """Show what the model is trained on, in TensorBoard; nothing by default."""

@@ -50,7 +50,7 @@ class DataParallel(Several):
 
     def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Weight]:
         """Return the weights, 0 for a slice without samples, and their mean over processes, as DDP averages."""
-        weights = [weight if batch.num_samples else 0.0 for batch, weight in zip(microbatches, weights)]
+        weights = self._own_weights(microbatches, weights)
         rows = self._weights_of_all(weights)
         return weights, sum(weight for row in rows for weight in row) / world_size()
 

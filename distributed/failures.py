@@ -7,6 +7,8 @@ not what anybody wants to read. So a process leaves its message in the store, wh
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +32,11 @@ class PeerFailedError(UserError):
         super().__init__(message)
         self.exit_code = exit_code
         self.speaker = speaker
+
+
+def introduce() -> None:
+    """Leave in the store which process this is, for the others to name it by."""
+    _store().set(f"process/{dist.get_rank()}", f"pid {os.getpid()} on {socket.gethostname()}")
 
 
 @contextmanager

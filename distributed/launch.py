@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from distributed.failures import failures_shared, one_speaks
+from distributed.failures import failures_shared, introduce, one_speaks
 from utils.failures import exit_on_user_error
 
 JOIN_TIMEOUT = timedelta(minutes=10)  # until all processes have imported torch and met
@@ -79,8 +78,8 @@ def _joined() -> Iterator[dist.Store]:
     backend = "cpu:gloo,cuda:nccl" if num_local <= num_gpus else "gloo"
     store, number, size = next(dist.rendezvous("env://", timeout=JOIN_TIMEOUT))
     store = dist.PrefixStore(_agreed_name(store, number, size), store)
-    store.set(f"process/{number}", f"pid {os.getpid()} on {socket.gethostname()}")
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=JOIN_TIMEOUT)
+    introduce()
     try:
         yield store
     finally:

@@ -121,6 +121,14 @@ class Several(Alone):
         """Return the sum of `number` over processes."""
         return sum(gather(number))
 
+    @staticmethod
+    def _own_weights(microbatches: Sequence[Any], weights: list[Weight]) -> list[Weight]:
+        """Return the weights, 0 where a batch of other processes stands for a slice without samples.
+
+        A tensor stays one: all processes must go the same way in `_weights_of_all`.
+        """
+        return [weight if batch.num_samples else 0 * weight for batch, weight in zip(microbatches, weights)]
+
     def _exchange(self, numbers: list[float]) -> list[list[float]]:
         """Return the `numbers` of every process, as many each; decide on what they want; let metrics catch up."""
         rows = gather_numbers([*self._wanted, *numbers])
@@ -133,7 +141,7 @@ class Several(Alone):
 
     def _weights_of_all(self, weights: list[Weight]) -> list[list[Weight]]:
         """Return the `weights` of every process, as many each; on an accelerator the host does not wait for them."""
-        if all(not isinstance(weight, Tensor) for weight in weights):
+        if not any(isinstance(weight, Tensor) for weight in weights):
             return self._exchange([float(weight) for weight in weights])  # type: ignore[return-value]
         self._exchange([])
         own = torch.stack([torch.as_tensor(weight, dtype=torch.float32, device=self.device) for weight in weights])

@@ -58,7 +58,7 @@ class VirtualRanks(Several):
 
     def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Weight]:
         """Return the weights, 0 for a slice without samples, and their sum over all slices."""
-        weights = [weight if batch.num_samples else 0.0 for batch, weight in zip(microbatches, weights)]
+        weights = self._own_weights(microbatches, weights)
         num_own, num_most = len(self.own_shards), -(-self.num_shards // world_size())
         own = [sum(weights[index::num_own]) for index in range(num_own)]
         rows = self._weights_of_all([*own, *[0.0] * (num_most - num_own)])

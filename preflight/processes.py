@@ -11,13 +11,17 @@ from torch import nn
 from base.share import Slices, Turns
 from distributed import rank, world_size
 from preflight.trial import nothing_kept
+from speed import StepProfiler
 from utils import ConfigError
 
 NUM_WARM_UPS = 2  # backward passes after which DDP has put its buckets into the order that they stay in
 
 
 def share_data(trainer: Any) -> None:
-    """Let each process compute slices of every training batch, and whole batches of validation in turn."""
+    """Let each process compute slices of every training batch, and whole batches of validation in turn.
+
+    Raises ConfigError where options do not go with several processes.
+    """
     strategy = trainer.strategy
     strategy.check()
     if strategy.num_shards > 1:
@@ -26,6 +30,8 @@ def share_data(trainer: Any) -> None:
         raise ConfigError("trainer.cuda_graph: a graph cannot hold what several processes exchange in a step")
     if world_size() > 1 and trainer.valid_data_loader is not None:
         trainer.valid_data_loader.batch_sampler.share = Turns(rank(), world_size())
+    if rank() > 0:
+        trainer.profiler = StepProfiler(False)  # one writes the file
 
 
 def join_processes(trainer: Any, try_batch: Callable[..., Any]) -> None:

@@ -157,7 +157,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 def _run(args: tuple[str, ...], script: str, setup: Setup | None, stderr: Path | None) -> None:
     import torch
 
-    from utils import exit_on_user_error
+    from distributed import launched
 
     # The server's children would start data-loading workers through servers of their own, which outlive a kill.
     multiprocessing.set_start_method("fork", force=True)
@@ -167,6 +167,6 @@ def _run(args: tuple[str, ...], script: str, setup: Setup | None, stderr: Path |
     os.dup2(os.open(stderr or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
     if setup is not None:
         setup()
-    with exit_on_user_error():
+    with launched():
         module = import_module(script)
         module.main(module.parse_args(list(args)))

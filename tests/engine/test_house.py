@@ -189,3 +189,13 @@ def test_the_table_lists_every_tracked_file_and_folder() -> None:
     if listed.returncode != 0 or not listed.stdout:
         pytest.skip("not a git checkout")
     assert rows().keys() == {path.split("/")[0] for path in listed.stdout.splitlines()}
+
+
+@template_alone
+@pytest.mark.parametrize("path", YOURS, ids=name_of)
+def test_what_is_yours_knows_nothing_of_processes(path: Path) -> None:
+    names: set[str] = set()
+    for node in ast.walk(parsed(path)):
+        names |= {value for _, value in ast.iter_fields(node) if isinstance(value, str) and value.isidentifier()}
+    assert not names & {"rank", "world_size", "is_main"}
+    assert not [module for module, _ in imports_of(parsed(path)) if module.startswith("torch.distributed")]
