@@ -173,8 +173,10 @@ class BaseTrainer(ABC):
         self._wait_for_save()
 
     def _wait_for_save(self) -> None:
+        """Wait until the save is written; the other processes wait too, as torchrun ends all when one has exited."""
         if self.checkpoints is not None:
             self.checkpoints.wait()
+        broadcast(None)
 
     @property
     def checkpoint_dir(self) -> Path:

@@ -90,6 +90,30 @@ def test_a_signal_to_one_process_stops_all_and_they_resume_to_the_bit(num: int, 
     assert_same_run(expected, the_run(config))
 
 
+def write_slowly() -> None:
+    """Let a save take 2 seconds more."""
+    from checkpoint.writer import CheckpointWriter
+
+    write = CheckpointWriter._write
+
+    def writing(*args: Any) -> None:
+        time.sleep(2)
+        write(*args)
+
+    setattr(CheckpointWriter, "_write", writing)  # noqa: B010  # which mypy lets nobody assign
+
+
+def test_no_process_exits_before_the_first_one_has_saved(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", trainer__save_every_steps=1000, trainer__save_period=1000)
+    config["trainer"]["epochs"] = 1000
+    processes = start_all(2, "-c", write_config(config), setup=write_slowly)
+    wait_until(lambda: len(metrics_of(config)) >= 3)
+    os.kill(processes[0].pid or 0, signal.SIGTERM)
+    assert exit_code(processes[1]) == 143
+    assert newest(the_run(config))["position"]["global_step"] >= 3
+    assert exit_code(processes[0]) == 143
+
+
 def metrics_of(config: dict[str, Any]) -> list[str]:
     """Return the lines of the metrics file of a run that may not have begun."""
     paths = list(Path(config["trainer"]["save_dir"]).glob("*/*/metrics.jsonl"))
