@@ -12,7 +12,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-PARTS = ("epochs", "one_process", "gpu", "model_size", "csv_scaling", "checkpoint_stall", "startup")
+PARTS = (
+    "epochs",
+    "one_process",
+    "several_processes",
+    "gpu",
+    "model_size",
+    "csv_scaling",
+    "checkpoint_stall",
+    "startup",
+)
 
 
 def main() -> None:
