@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from checkpoint.file import load_checkpoint
 from checkpoint.parts import eval_weights, load_fitting_weights
+from distributed.fsdp import shard
 from parse_config import ConfigParser
 from speed import accelerate
 from utils.weights import load_weights
@@ -64,6 +65,7 @@ def prepare_model(
     take_weights(model, config)
     model = model.to(device)
     accelerate(model, config.section("trainer"))
+    shard(model, config.section("trainer"))
     return model
 
 

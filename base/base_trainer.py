@@ -270,7 +270,8 @@ class BaseTrainer(ABC):
         Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
         """
         self._check_finite()
-        state: dict[str, Any] = {key: part.state_dict() for key, part in self._stateful().items()}
+        parts = self._stateful()
+        state: dict[str, Any] = {key: self.strategy.full(part.state_dict()) for key, part in parts.items()}
         state["epoch"] = self.position.epoch - (self.position.step_in_epoch == 0)  # the last one trained in
         state["log"] = self.last_log
         random_state = rng_state(self.device)
@@ -292,7 +293,7 @@ class BaseTrainer(ABC):
         """
         checkpoint = load_checkpoint(resume_path)
         check_exactness(checkpoint, self.environment, self.config, self.logger)
-        self.last_log = restore(checkpoint, self._stateful(), self.device, resume_path)
+        self.last_log = restore(checkpoint, self._stateful(), self.strategy, self.device, resume_path)
         check_same_run(resume_path.parent, checkpoint["logs"], resume_path)
         # Steps were made, in another process: else torch warns where a resumed run begins with the scheduler's step.
         for optimizer in (part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)):

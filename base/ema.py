@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from distributed.fsdp import twin
 from utils.weights import load_weights
 
 
@@ -22,7 +22,7 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float | None) -> None:
         """Average the weights of `model`; the first update takes them as they are."""
         self.model = model
-        self.averaged = deepcopy(model).requires_grad_(False) if decay is not None else None
+        self.averaged = twin(model).requires_grad_(False) if decay is not None else None
         self.is_started = False
         self._average = get_ema_multi_avg_fn(decay) if decay is not None else None
 

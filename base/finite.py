@@ -55,7 +55,8 @@ class FiniteWatch:
         steps, self.steps = self.steps, []
         if not steps:
             return None
-        on_device = torch.stack([value.float() for step in steps for value in (step.loss, step.grad_norm)])
+        device = steps[0].loss.device  # the norm of sharded weights that stay on the CPU is there
+        on_device = torch.stack([value.float().to(device) for step in steps for value in (step.loss, step.grad_norm)])
         values = (self._mean(on_device) if self._mean else on_device).tolist()
         self.last_loss = values[-2]
         for step, loss, grad_norm in zip(steps, values[0::2], values[1::2]):

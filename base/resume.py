@@ -15,6 +15,7 @@ from checkpoint.fit import check_like
 from checkpoint.parts import MALFORMED, load_part
 from checkpoint.upgrade import FIRST_PARTS
 from distributed import rank
+from distributed.strategy import Alone
 from parse_config import ConfigParser
 from utils import CheckpointError
 from utils.annotations import HAS_STATE, MAY_CHANGE
@@ -100,13 +101,13 @@ def check_exactness(
 
 
 def restore(
-    checkpoint: dict[str, Any], parts: Mapping[str, Stateful], device: torch.device, path: Path
+    checkpoint: dict[str, Any], parts: Mapping[str, Stateful], strategy: Alone, device: torch.device, path: Path
 ) -> dict[str, float]:
     """Load every part and the random state; return the values of the last finished epoch. Raises CheckpointError."""
     try:
         for key, part in parts.items():
             if key in checkpoint or key in FIRST_PARTS or checkpoint["format"] > 1:
-                load_part(part, checkpoint.get(key), f"{path}: {key}")
+                load_part(part, strategy.localized(part, checkpoint.get(key)), f"{path}: {key}")
         if checkpoint["position"]["step_in_epoch"] == 0:
             for part in parts.values():
                 if isinstance(part, MetricTracker):

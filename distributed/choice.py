@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from distributed.data_parallel import DataParallel
+from distributed.fsdp import Fsdp
 from distributed.launch import world_size
 from distributed.strategy import Alone
 from distributed.virtual_ranks import VirtualRanks
@@ -15,7 +16,8 @@ from distributed.virtual_ranks import VirtualRanks
 
 def make_strategy(options: Any, device: torch.device, seed: int) -> Alone:
     """Return the strategy for the processes that there are; `options` are those of the `trainer` section."""
-    strategy: Callable[..., Alone] = DataParallel if world_size() > 1 else Alone
+    several = Fsdp if options.strategy.type == "fsdp" else DataParallel
+    strategy: Callable[..., Alone] = several if world_size() > 1 else Alone
     if options.virtual_ranks is not None:
         strategy = VirtualRanks
     return strategy(options, device, seed)

@@ -1,4 +1,4 @@
-"""torch's own data parallel training: each process computes a slice of every batch."""
+"""Data parallel training: each process computes a slice of every batch. And torch's own form of it, DDP."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from utils.position import Position
 from utils.rng import mix_seed, seed_everything
 
 
-class DataParallel(Several):
-    """torch's DistributedDataParallel: each process computes a slice of every batch, and gradients are averaged.
-
-    Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training".
-    """
+class Averaging(Several):
+    """What DDP and FSDP have in common: a slice for each process, and gradients averaged by torch."""
 
     def __init__(self, options: Any, device: torch.device, seed: int) -> None:
         super().__init__(options, device, seed)
@@ -33,33 +30,17 @@ class DataParallel(Several):
             raise ConfigError("trainer.strategy.sync_batchnorm: torch has it for GPUs alone; this run is on the CPU")
 
     def attach(self, modules: list[nn.Module], parameters: list[nn.Parameter], position: Position) -> None:
-        """Let every backward of the last microbatch of a step average the gradients, overlapped with computing."""
-        from torch.distributed._composable.replicate import replicate
-
+        """Take what is trained, and draw other random numbers than the other processes."""
         super().attach(modules, parameters, position)
-        chosen = self.options.strategy
-        names = ("find_unused_parameters", "static_graph", "gradient_as_bucket_view")
-        for module in modules:
-            # The composable form of DDP: the module stays as it is, with its methods and the names of its weights.
-            name = type(module).__name__
-            replicate(module, **{name: getattr(chosen, name) for name in names})
-            type(module).__name__ = name  # that of the subclass that this made of it
         self._buffers = [buffer for module in modules for buffer in module.buffers()]
         if rank() > 0:  # dropout must differ between the slices; the first process goes on as it would alone
             seed_everything(mix_seed(self.seed, rank()))
 
     def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Weight]:
-        """Return the weights, 0 for a slice without samples, and their mean over processes, as DDP averages."""
+        """Return the weights, 0 for a slice without samples, and their mean over processes, as torch averages."""
         weights = self._own_weights(microbatches, weights)
         rows = self._weights_of_all(weights)
         return weights, sum(weight for row in rows for weight in row) / world_size()
-
-    def passes(self, microbatches: Sequence[Any], weights: list[Weight]) -> Iterator[Pair]:
-        """Yield the microbatches; gradients are exchanged in the backward of the last one alone."""
-        for index, pair in enumerate(zip(microbatches, weights)):
-            for module in self.modules:
-                module.set_requires_gradient_sync(index == len(microbatches) - 1)  # type: ignore[operator]
-            yield pair
 
     def end_step(self, losses: list[Tensor]) -> Tensor:
         """Return the sum of this process's `losses`; give all processes the buffers of the first, as DDP does."""
@@ -72,3 +53,30 @@ class DataParallel(Several):
         values = values.clone()
         dist.all_reduce(values)
         return values / world_size()
+
+
+class DataParallel(Averaging):
+    """torch's DistributedDataParallel: each process has the whole model.
+
+    Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training".
+    """
+
+    def attach(self, modules: list[nn.Module], parameters: list[nn.Parameter], position: Position) -> None:
+        """Let every backward of the last microbatch of a step average the gradients, overlapped with computing."""
+        from torch.distributed._composable.replicate import replicate
+
+        chosen = self.options.strategy
+        names = ("find_unused_parameters", "static_graph", "gradient_as_bucket_view")
+        for module in modules:
+            # The composable form of DDP: the module stays as it is, with its methods and the names of its weights.
+            name = type(module).__name__
+            replicate(module, **{name: getattr(chosen, name) for name in names})
+            type(module).__name__ = name  # that of the subclass that this made of it
+        super().attach(modules, parameters, position)
+
+    def passes(self, microbatches: Sequence[Any], weights: list[Weight]) -> Iterator[Pair]:
+        """Yield the microbatches; gradients are exchanged in the backward of the last one alone."""
+        for index, pair in enumerate(zip(microbatches, weights)):
+            for module in self.modules:
+                module.set_requires_gradient_sync(index == len(microbatches) - 1)  # type: ignore[operator]
+            yield pair

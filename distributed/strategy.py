@@ -48,6 +48,9 @@ class Alone:
     def check(self) -> None:
         """Raise ConfigError where options do not go together with several processes."""
 
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise ConfigError where `optimizer` does not work on weights as this strategy holds them."""
+
     def attach(self, modules: list[nn.Module], parameters: list[nn.Parameter], position: Position) -> None:
         """Take what is trained: `parameters`, all in `modules`, on the device; and where the run is from now on."""
         self.modules, self.parameters, self.position = modules, parameters, position
@@ -71,6 +74,14 @@ class Alone:
     def sum(self, number: int) -> int:
         """Return the sum of `number` over processes."""
         return number
+
+    def full(self, state: Any) -> Any:
+        """Return the state of a part as one process has it; only the first process needs it, but all call this."""
+        return state
+
+    def localized(self, part: Any, state: Any) -> Any:
+        """Return `state`, what `full` returned or a stranger wrote, as `part` of this process loads it."""
+        return state
 
     def agreed_signal(self, received: signal.Signals | None) -> signal.Signals | None:
         """Return the signal that all processes stop for here; `received` is what came to this one."""

@@ -57,7 +57,13 @@ class CompileOptions(Options):
 class StrategyOptions(Options):
     """How several processes, which torchrun starts, share a step; a single one does not look at it."""
 
-    type: Literal["ddp"] = Field(default="ddp", description="ddp: each has the whole model, and they average gradients")
+    type: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description="ddp: each has the whole model, and they average gradients; fsdp: a part of it"
+    )
+    blocks: list[str] = Field(
+        default=[], description='of FSDP: submodules to hold whole one after the other, e.g. ["layers.*"]'
+    )
+    cpu_offload: bool = Field(default=False, description="of FSDP: keep weights in the CPU's memory between their uses")
     find_unused_parameters: bool = Field(default=False, description="of DDP: some parameters get no gradient in a step")
     static_graph: bool = Field(default=False, description="of DDP: every step uses the same parameters")
     gradient_as_bucket_view: bool = Field(default=False, description="of DDP: less memory for gradients")

@@ -24,6 +24,8 @@ def share_data(trainer: Any) -> None:
     """
     strategy = trainer.strategy
     strategy.check()
+    for optimizer in (value for value in vars(trainer).values() if isinstance(value, torch.optim.Optimizer)):
+        strategy.check_optimizer(optimizer)
     if strategy.num_shards > 1:
         trainer.data_loader.batch_sampler.share = Slices(strategy.num_shards, strategy.own_shards)
     if world_size() > 1 and trainer.options.cuda_graph:

@@ -1,6 +1,6 @@
 """Levers that make the same training faster: process modes, memory layout, fused kernels, graphs, prefetching."""
 
-from speed.levers import accelerate, clip_gradients, fast_kernels, input_format, lay_out
+from speed.levers import accelerate, clip_gradients, fast_kernels, input_format, is_sharded, lay_out
 from speed.modes import set_process_modes
 from speed.prefetch import prefetch
 from speed.profiling import StepProfiler
@@ -13,6 +13,7 @@ __all__ = [
     "clip_gradients",
     "fast_kernels",
     "input_format",
+    "is_sharded",
     "lay_out",
     "prefetch",
     "set_process_modes",

@@ -36,7 +36,7 @@ def lay_out(
     With "auto" it is laid out so on a CPU or CUDA where `try_forward` works: a model that calls `view` on the outputs
     of a convolution does not.
     """
-    has_images = any(weight.ndim == 4 for weight in model.parameters())
+    has_images = any(weight.ndim == 4 and not is_sharded(weight) for weight in model.parameters())
     is_tried = channels_last == "auto" and device.type in ("cpu", "cuda")
     if not has_images or not (channels_last is True or is_tried):
         return False
@@ -111,9 +111,18 @@ def fast_kernels(optimizer: partial[Any], params: Iterable[Any], options: Any) -
     return {name: value for name, value in args.items() if name not in optimizer.keywords}
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether processes hold a part each of `tensor`: a DTensor, whose import would take a third of a second."""
+    return type(tensor).__module__.startswith("torch.distributed.tensor")
+
+
 def _runs(optimizer: partial[Any], params: Sequence[Tensor]) -> bool:
     """Whether a step on stand-ins of `params` works; torch offers no other way to ask whether a fused kernel exists."""
-    stand_ins = [nn.Parameter(torch.zeros(1, device=d, dtype=t)) for d, t in {(p.device, p.dtype) for p in params}]
+    kinds = {(p.device, p.dtype, is_sharded(p)): p for p in params}
+    stand_ins = [
+        nn.Parameter(torch.zeros_like(like) if sharded else torch.zeros(1, device=device, dtype=dtype))
+        for (device, dtype, sharded), like in kinds.items()
+    ]
     for stand_in in stand_ins:
         stand_in.grad = torch.zeros_like(stand_in)
     try:
@@ -133,4 +142,4 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     if max_norm < float("inf"):
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return norm
+    return norm.full_tensor() if is_sharded(norm) else norm

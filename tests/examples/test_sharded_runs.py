@@ -1,0 +1,159 @@
+"""Sharding a model over processes changes nothing but where its weights are: the run and its checkpoints stay."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from base.resume import restore
+from checkpoint.file import load_checkpoint
+from distributed.fsdp import Fsdp
+from faults import assert_same_run, exit_code, small_config, start, the_run, whole_run, with_changes, write_config
+from helpers import assert_equal, newest
+from speed import is_sharded
+
+FSDP = {"type": "fsdp", "blocks": ["fc?"]}
+PARTS = ("model", "optimizer", "ema", "lr_scheduler")
+TOLERANCE = 1e-6  # of the norm of a tensor
+OPTIMIZERS = {"SGD": {"lr": 0.1, "momentum": 0.9}, "AdamW": {"lr": 0.002}}
+
+
+def config_of(save_dir: Path, **changes: Any) -> dict[str, Any]:
+    """Return the config of an epoch of 7 steps without random numbers that are a process's own."""
+    fixed = {"arch__args__dropout": 0.0, "data_loader__args__max_shift": 0, "trainer__epochs": 1}
+    return small_config(save_dir, **{**fixed, "trainer__max_grad_norm": 0.1, **changes})
+
+
+def sharded(config: dict[str, Any]) -> dict[str, Any]:
+    """Turn fsdp on in `config`."""
+    return with_changes(config, trainer__strategy=FSDP)
+
+
+def reloaded(main: Callable[[Any], None], out: Path, config: Any) -> None:
+    """Write what a run of `config` would save right after it has resumed from what -r names."""
+    from distributed import is_main
+    from train import build_trainer
+
+    trainer = build_trainer(config)
+    parts, strategy, path = trainer._stateful(), trainer.strategy, config.init_from
+    restore(load_checkpoint(path), parts, strategy, trainer.device, path)
+    state = {key: strategy.full(part.state_dict()) for key, part in parts.items() if key in PARTS}
+    assert isinstance(strategy, Fsdp) == any(is_sharded(weight) for weight in trainer.model.parameters())
+    if is_main():
+        torch.save(state, out)
+
+
+def whole(main: Callable[[Any], None], out: Path, config: Any) -> None:
+    """Run `config` as it is."""
+    main(config)
+
+
+def _join(number: int, size: int, port: int, do: Callable[..., None], out: Path) -> None:
+    """Let the script that follows be one of `size` processes, as torchrun does, and `do` what main would."""
+    import train
+    from distributed import launched
+
+    names = {"RANK": number, "WORLD_SIZE": size, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in names.items()}}
+    parse_args, main = train.parse_args, train.main
+
+    def joined_main(argv: list[str]) -> None:
+        with launched():
+            do(main, out, parse_args(argv))
+
+    train.parse_args, train.main = lambda argv: argv, joined_main  # type: ignore
+
+
+def run(config: dict[str, Any], size: int, *args: str, do: Callable[..., None] = whole) -> str:
+    """Run `config` in `size` processes to its end; return what they had to say about an error, "" where none."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out, path = Path(config["trainer"]["save_dir"]).with_suffix(".out"), write_config(config)
+    outputs = [out.with_suffix(f".{number}") for number in range(size)]
+    setups = [partial(_join, number, size, port, do, out) for number in range(size)]
+    started = [start("-c", path, *args, setup=setup, stderr=file) for setup, file in zip(setups, outputs)]
+    codes = [exit_code(process) for process in started]
+    assert all(codes) == any(codes), codes  # they end together
+    errors = "".join(file.read_text() for file in outputs)
+    return errors if any(codes) else ""
+
+
+def trained(config: dict[str, Any], size: int, *args: str) -> Path:
+    """Train `config` in `size` processes; return the run directory."""
+    errors = run(config, size, *args)
+    assert not errors, errors
+    return the_run(config)
+
+
+def assert_close(one: Any, other: Any, where: str, tolerance: float = TOLERANCE) -> None:
+    """Assert that nested states are equal but for the order in which floats were added."""
+    if isinstance(one, torch.Tensor):
+        assert type(other) is torch.Tensor, where
+        assert (one.double() - other.double()).norm() <= tolerance * one.double().norm() + 1e-9, where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_close(one[key], other[key], f"{where}.{key}", tolerance)
+    else:
+        assert one == other, where
+
+
+@pytest.mark.parametrize(("optimizer", "ema_decay"), [("SGD", 0.9), ("AdamW", None)])
+def test_two_processes_train_as_one_does(tmp_path: Path, optimizer: str, ema_decay: float | None) -> None:
+    changes = {"optimizer": {"type": optimizer, "args": OPTIMIZERS[optimizer]}, "trainer__ema_decay": ema_decay}
+    one = newest(whole_run(config_of(tmp_path / "one", **changes)))
+    two = newest(trained(sharded(config_of(tmp_path / "two", **changes)), 2))
+    assert two.keys() == one.keys()
+    assert_close(one["model"], two["model"], "model")
+    assert_close(one["ema"], two["ema"], "ema")
+    assert_close(one["optimizer"]["state"], two["optimizer"]["state"], "optimizer", 10 * TOLERANCE)
+    for name, value in one["log"].items():
+        assert name.startswith("perf/") or two["log"][name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path: Path, size: int) -> None:
+    changes = {"arch__args__dropout": 0.2, "data_loader__args__max_shift": 2}
+    config = sharded(config_of(tmp_path / "part", **changes))
+    trained(config, size)
+    part = trained(with_changes(config, trainer__epochs=2), size, "--resume-latest")
+    config["trainer"]["save_dir"] = str(tmp_path / "whole")
+    assert_same_run(trained(config, size), part)
+
+
+def test_what_one_process_saved_is_what_a_sharded_run_loads_and_saves(tmp_path: Path) -> None:
+    config = config_of(tmp_path / "run")
+    (path,) = whole_run(config).glob("checkpoint-epoch1.pth")
+    saved = load_checkpoint(path)
+    assert not run(sharded(config), 2, "-r", str(path), do=reloaded)
+    state = torch.load(tmp_path / "run.out", weights_only=True)
+    assert state.keys() == set(PARTS)
+    for key in PARTS:
+        assert_equal(saved[key], state[key], key)
+
+
+def test_what_a_sharded_run_saved_is_what_one_process_loads(tmp_path: Path) -> None:
+    config = sharded(config_of(tmp_path / "run"))
+    (path,) = trained(config, 2).glob("checkpoint-epoch1.pth")
+    saved = load_checkpoint(path)
+    assert not run(config, 1, "-r", str(path), do=reloaded)
+    state = torch.load(tmp_path / "run.out", weights_only=True)
+    for key in PARTS:
+        assert_equal(saved[key], state[key], key)
+
+
+@pytest.mark.parametrize("optimizer", [{"type": "SGD", "args": {"lr": 0.1}}, {"type": "Adafactor", "args": {}}])
+def test_fused_kernels_are_chosen_where_sharded_weights_have_them(tmp_path: Path, optimizer: dict[str, Any]) -> None:
+    config = sharded(config_of(tmp_path / "run", optimizer=optimizer, trainer__limit_batches=2))
+    errors = run(config, 2)
+    assert ("optimizer.type: Adafactor" in errors) == (optimizer["type"] == "Adafactor"), errors
+    if optimizer["type"] == "SGD":
+        assert newest(the_run(config))["optimizer"]["param_groups"][0]["fused"] is not True
