@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,8 +13,9 @@ import torch
 from base.resume import restore
 from checkpoint.file import load_checkpoint
 from distributed.fsdp import Fsdp
-from faults import assert_same_run, exit_code, small_config, start, the_run, whole_run, with_changes, write_config
+from faults import assert_same_run, exit_code, small_config, the_run, whole_run, with_changes, write_config
 from helpers import assert_equal, newest
+from processes import start_all
 from speed import is_sharded
 
 FSDP = {"type": "fsdp", "blocks": ["fc?"]}
@@ -55,34 +54,20 @@ def whole(main: Callable[[Any], None], out: Path, config: Any) -> None:
     main(config)
 
 
-def _join(number: int, size: int, port: int, do: Callable[..., None], out: Path) -> None:
-    """Let the script that follows be one of `size` processes, as torchrun does, and `do` what main would."""
+def _instead_of_main(do: Callable[..., None], out: Path) -> None:
+    """Let the script that follows `do` what its main would."""
     import train
-    from distributed import launched
 
-    names = {"RANK": number, "WORLD_SIZE": size, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in names.items()}}
-    parse_args, main = train.parse_args, train.main
-
-    def joined_main(argv: list[str]) -> None:
-        with launched():
-            do(main, out, parse_args(argv))
-
-    train.parse_args, train.main = lambda argv: argv, joined_main  # type: ignore
+    train.main = partial(do, train.main, out)
 
 
 def run(config: dict[str, Any], size: int, *args: str, do: Callable[..., None] = whole) -> str:
     """Run `config` in `size` processes to its end; return what they had to say about an error, "" where none."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     out, path = Path(config["trainer"]["save_dir"]).with_suffix(".out"), write_config(config)
-    outputs = [out.with_suffix(f".{number}") for number in range(size)]
-    setups = [partial(_join, number, size, port, do, out) for number in range(size)]
-    started = [start("-c", path, *args, setup=setup, stderr=file) for setup, file in zip(setups, outputs)]
+    started = start_all(size, "-c", path, *args, setup=partial(_instead_of_main, do, out), stderr=out)
     codes = [exit_code(process) for process in started]
     assert all(codes) == any(codes), codes  # they end together
-    errors = "".join(file.read_text() for file in outputs)
+    errors = "".join(out.with_suffix(f".{number}").read_text() for number in range(size))
     return errors if any(codes) else ""
 
 
