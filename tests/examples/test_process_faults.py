@@ -15,9 +15,8 @@ from test_distributed import EVERYTHING
 STEPS_PER_EPOCH = 12
 
 
-@pytest.mark.parametrize(
-    "num_kills", [3, pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("num_kills", [2, 20, 200])
 def test_processes_that_are_killed_go_on_by_other_numbers_to_the_bit(num_kills: int, tmp_path: Path) -> None:
     epochs = 1 + num_kills // 3  # a start gets ahead by fewer than four steps
     changes: dict[str, Any] = {**EVERYTHING, "trainer__epochs": epochs, "trainer__early_stop": None}
