@@ -62,6 +62,7 @@ def one_speaks() -> Iterator[None]:
         yield
     except Exception as error:
         failure = error if isinstance(error, PeerFailedError) else _report(error)
+        _leave()
         if failure.speaker != dist.get_rank():
             sys.exit(failure.exit_code)
         raise
@@ -79,6 +80,17 @@ def _report(error: Exception) -> PeerFailedError:
     with suppress(dist.DistError, RuntimeError):  # the process that holds the store may be the one that is gone
         own = json.loads(_store().compare_set("failure", "", json.dumps(own)))
     return PeerFailedError(**own)
+
+
+def _leave() -> None:
+    """Let the first process stay until the others have read what failed: without torchrun, it holds the store."""
+    with suppress(dist.DistError, RuntimeError):
+        _store().set(f"left/{dist.get_rank()}", "")
+        end = time.monotonic() + GRACE_S
+        others = [f"left/{number}" for number in range(1, dist.get_world_size())]
+        is_holder = dist.get_rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        while is_holder and time.monotonic() < end and not _store().check(others):
+            time.sleep(0.02)
 
 
 def _is_of_a_peer(error: Exception) -> bool:

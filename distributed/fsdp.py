@@ -126,7 +126,7 @@ def _check_options(options: Any) -> None:
         "virtual_ranks": (options.virtual_ranks is not None, "does not go with fsdp: its slices need the whole model"),
         "cuda_graph": (options.cuda_graph, "does not go with fsdp"),
         "compile": (options.compile is not None, "does not go with fsdp, which torch would silently run uncompiled"),
-        "channels_last": (options.channels_last is True, 'does not go with fsdp; give false or "auto"'),
+        "channels_last": (options.channels_last is True, "does not go with fsdp; give false"),
         "precision": (options.precision == "fp16", "fp16 does not go with fsdp; give bf16"),
     }
     for name, (is_refused, reason) in reasons.items():
