@@ -109,7 +109,9 @@ def _failure_of_a_peer(error: Exception) -> PeerFailedError:
                 return PeerFailedError(**json.loads(store.get("failure")))
             time.sleep(0.05)
         lost = [number for number in range(dist.get_world_size()) if not store.check([f"noticed/{number}"])]
-        who = ", ".join(f"process {number} ({store.get(f'process/{number}').decode()})" for number in lost)
+        known = {number: store.check([f"process/{number}"]) for number in lost}  # or it died before it said so
+        names = {number: f" ({store.get(f'process/{number}').decode()})" if known[number] else "" for number in lost}
+        who = ", ".join(f"process {number}{name}" for number, name in names.items())
         how = "hangs: no answer within trainer.process_timeout_s" if "imed out" in str(error) else "was killed"
         return _report(UserError(f"{who or 'a process'} {how}"))
     except (dist.DistError, RuntimeError):

@@ -76,7 +76,7 @@ def test_a_worker_killed_on_one_of_two_nodes(nodes: tuple[Node, Node], tmp_path:
 
 
 def test_a_node_killed_and_started_again(nodes: tuple[Node, Node], tmp_path: Path) -> None:
-    config = long_config(tmp_path / "saved", 300, virtual_ranks=4)
+    config = long_config(tmp_path / "saved", 160, virtual_ranks=4)
     commands = [torchrun(*c10d(node, nodes[0], "1:2", QUICK), config=write_config(config)) for node in nodes]
     logs = [tmp_path / "0", tmp_path / "1"]
     agents = [node.start(command, log, **FRESH_STORE) for node, command, log in zip(nodes, commands, logs)]

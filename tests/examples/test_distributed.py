@@ -48,7 +48,7 @@ def by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return the_run(config)
 
 
-@pytest.mark.parametrize("num", [2, 3, 4, 6])
+@pytest.mark.parametrize("num", [2, 3, pytest.param(4, marks=pytest.mark.slow), 6])
 def test_no_bit_depends_on_how_many_processes_compute_the_slices(num: int, by_one: Path, tmp_path: Path) -> None:
     assert_same_run(by_one, run_by(num, small_config(tmp_path / "run", **EVERYTHING), "norm_train"))
 
@@ -57,7 +57,9 @@ def test_a_constant_buffer_stays_as_it_is(by_one: Path) -> None:
     assert newest(by_one)["model"]["scale"] == torch.tensor(0.1)
 
 
-@pytest.mark.parametrize("num_samples", [1, 2, 7, pytest.param(17, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "num_samples", [1, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 18) if n != 7)]
+)
 def test_validation_is_the_same_to_the_last_digit_whoever_computes_it(num_samples: int, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"data_loader__args__batch_size": 5, "data_loader__args__validation_split": num_samples}
     changes |= {"trainer__virtual_ranks": 2, "trainer__epochs": 1, "trainer__limit_batches": 4, "metrics": METRICS}

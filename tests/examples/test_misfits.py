@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 from torch import nn
 
 import trainer.trainer
@@ -39,6 +41,9 @@ def small(path: Path, digits_dir: Path, folder: Path) -> dict[str, Any]:
         write_table(folder / "table.csv", config["arch"]["args"].get("in_features", 1), args["target"])
         table = (folder / "table.csv").read_text()
         (folder / "table.csv").write_text(table.replace("feature0,y", "x,y"))
+        if config["data_loader"]["type"] == "ParquetDataLoader":
+            args["path"] = str(folder / "table.parquet")
+            pq.write_table(csv.read_csv(folder / "table.csv"), args["path"])
     config["n_gpu"] = 0
     config["trainer"] |= {"epochs": 1, "save_dir": str(folder / "saved"), "ema_decay": 0.9}
     return config

@@ -91,7 +91,9 @@ def assert_close(one: Any, other: Any, where: str, tolerance: float = TOLERANCE)
         assert one == other, where
 
 
-@pytest.mark.parametrize(("optimizer", "ema_decay"), [("SGD", 0.9), ("AdamW", None)])
+@pytest.mark.parametrize(
+    ("optimizer", "ema_decay"), [("SGD", 0.9), pytest.param("AdamW", None, marks=pytest.mark.slow)]
+)
 def test_two_processes_train_as_one_does(tmp_path: Path, optimizer: str, ema_decay: float | None) -> None:
     changes = {"optimizer": {"type": optimizer, "args": OPTIMIZERS[optimizer]}, "trainer__ema_decay": ema_decay}
     one = newest(whole_run(config_of(tmp_path / "one", **changes)))
@@ -135,6 +137,7 @@ def test_what_a_sharded_run_saved_is_what_one_process_loads(tmp_path: Path) -> N
         assert_equal(saved[key], state[key], key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [{"type": "SGD", "args": {"lr": 0.1}}, {"type": "Adafactor", "args": {}}])
 def test_fused_kernels_are_chosen_where_sharded_weights_have_them(tmp_path: Path, optimizer: dict[str, Any]) -> None:
     config = sharded(config_of(tmp_path / "run", optimizer=optimizer, trainer__limit_batches=2))
