@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from distributed.data_parallel import Averaging
 from distributed.launch import is_main, world_size
 from distributed.strategy import Pair, Weight
-from speed import is_sharded
-from utils.errors import ConfigError, nearest
+from speed import is_sharded, submodules
+from utils.errors import ConfigError
 from utils.nested import map_tensors
 from utils.position import Position
 
@@ -136,18 +135,12 @@ def _check_options(options: Any) -> None:
 
 def _block_names(model: nn.Module, patterns: list[str]) -> list[str]:
     """Return the names of the submodules that fit `patterns`, innermost first. Raises ConfigError."""
-    modules = {name: module for name, module in model.named_modules() if name}
-    names: set[str] = set()
-    for pattern in patterns:
-        fitting = fnmatch.filter(modules, pattern)
-        if not fitting:
-            raise ConfigError(f"trainer.strategy.blocks: no submodule {pattern!r}; {nearest(pattern, modules)}")
-        names |= set(fitting)
-    for name in sorted(names):
-        if isinstance(modules[name], nn.ModuleList | nn.ModuleDict):
+    blocks = submodules(model, patterns, "trainer.strategy.blocks")
+    for name, block in sorted(blocks.items()):
+        if isinstance(block, nn.ModuleList | nn.ModuleDict):
             hint = f"give {name + '.*'!r}, what is in it"
             raise ConfigError(f"trainer.strategy.blocks: {name!r} is a list of modules, which is never called; {hint}")
-    return sorted(names, key=lambda name: (-name.count("."), name))
+    return sorted(blocks, key=lambda name: (-name.count("."), name))
 
 
 def _check_weights(model: nn.Module, blocks: list[str]) -> None:

@@ -66,17 +66,26 @@ def recompute_activations(model: nn.Module, patterns: Iterable[str]) -> None:
     Chen et al. 2016, "Training deep nets with sublinear memory cost": less memory for about a third more time, and the
     same gradients to the bit, dropout included. Raises ConfigError where a pattern fits no submodule.
     """
+    fitting = submodules(model, patterns, "trainer.grad_checkpointing")
+    for name, module in fitting.items():
+        parts = name.split(".")
+        if not any(".".join(parts[:depth]) in fitting for depth in range(1, len(parts))):
+            module.forward = partial(_recomputed, module.forward)
+
+
+def submodules(model: nn.Module, patterns: Iterable[str], where: str) -> dict[str, nn.Module]:
+    """Return the submodules whose names fit one of `patterns`, by name; `where` is the config path of the patterns.
+
+    Raises ConfigError where a pattern fits none.
+    """
     modules = {name: module for name, module in model.named_modules() if name}
-    fitting: set[str] = set()
+    fitting: dict[str, nn.Module] = {}
     for pattern in patterns:
         names = fnmatch.filter(modules, pattern)
         if not names:
-            raise ConfigError(f"trainer.grad_checkpointing: no submodule {pattern!r}; {nearest(pattern, modules)}")
-        fitting |= set(names)
-    for name in fitting:
-        parts = name.split(".")
-        if not any(".".join(parts[:depth]) in fitting for depth in range(1, len(parts))):
-            modules[name].forward = partial(_recomputed, modules[name].forward)
+            raise ConfigError(f"{where}: no submodule {pattern!r}; {nearest(pattern, modules)}")
+        fitting |= {name: modules[name] for name in names}
+    return fitting
 
 
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

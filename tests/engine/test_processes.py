@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from base import Microbatch
 from distributed.data_parallel import DataParallel
 from distributed.failures import PeerFailedError, failures_shared, introduce
+from faults import exit_code
 from helpers import write_given
 from parse_config import TrainerOptions
-from processes import finish_all
+from processes import start_all
 from toy_runs import small_config
 from utils import DataError, Position
 
@@ -34,7 +35,11 @@ def strategy() -> Iterator[DataParallel]:
 
 def test_a_loop_of_its_own_is_refused_rather_than_run_by_each_process(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run")
-    assert finish_all(2, "-c", write_given(config), script="toy") == [2, 2]
+    stderr = tmp_path / "errors.txt"
+    processes = start_all(2, "-c", write_given(config), script="toy", stderr=stderr)
+    assert [exit_code(process) for process in processes] == [2, 2]
+    said = "".join(stderr.with_suffix(f".{number}").read_text() for number in range(2))
+    assert said.count("ToyTrainer._train_epoch is a loop of its own, which several processes cannot share") == 1
     assert not list((tmp_path / "run").glob("*/*"))
 
 
