@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,11 +18,12 @@ from torch import nn
 from base.base_model import take_weights
 from base.monitor import Monitor
 from base.plain_loop import PlainLoop
+from base.recording import recorded, saved_when_stopped, wait_for_save
 from base.resume import check_exactness, parts_of, restore
 from checkpoint.environment import describe_environment
-from checkpoint.file import LATEST, load_checkpoint
+from checkpoint.file import load_checkpoint
 from checkpoint.run_dir import check_file_handles, set_aside_later
-from checkpoint.run_status import State, check_same_run, run_number, status_reported
+from checkpoint.run_status import State, check_same_run
 from checkpoint.writer import CheckpointWriter
 from distributed import is_main, world_size
 from distributed.collective import broadcast, gather
@@ -30,10 +31,7 @@ from distributed.failures import failures_shared
 from distributed.strategy import Alone
 from logger import RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
-from utils import ConfigError, Metric, OutOfMemoryError, Position, Stopped, UserError
-from utils.device import memory_advice
-from utils.errors import WorkerDiedError
-from utils.failures import is_out_of_memory
+from utils import ConfigError, Metric, Position, Stopped
 from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals
 from utils.weights import Stateful
@@ -117,66 +115,14 @@ class BaseTrainer(ABC):
         check_file_handles(getattr(self.loop.loader, "num_workers", 0))
         with StopSignals() as self.signals, self.config.held_run_dir() as check_held:
             log_sizes = self._resume(self.config.resume)["logs"] if self.config.resume else None
-            with self._recorded(log_sizes, check_held), failures_shared():
+            with recorded(self, log_sizes, check_held), failures_shared():
                 self._log_start()
                 if self.config.resume is None:
                     self._save(None)  # fails on a full or read-only disk before training does
-                    self._wait_for_save()
-                try:
+                    wait_for_save(self)
+                with saved_when_stopped(self):
                     yield
-                except (Stopped, WorkerDiedError) as error:
-                    if isinstance(error, Stopped) or world_size() == 1:  # all stop, but a worker dies of one process
-                        self._save_stopped()
-                    raise
-                except Exception as error:
-                    if isinstance(error, UserError) or not is_out_of_memory(error):
-                        raise
-                    loader_args = self.config["data_loader"].get("args", {})
-                    raise OutOfMemoryError(memory_advice(error, self.device, loader_args)) from error
                 self._log_end()
-
-    @contextmanager
-    def _recorded(self, log_sizes: dict[str, int] | None, check_held: Callable[[], None]) -> Iterator[None]:
-        """Write logs, checkpoints and status.json into the run directory; of several processes, the first one does."""
-        if not is_main():
-            yield
-            return
-        run_dir = self.checkpoint_dir
-        number = run_number(run_dir, log_sizes)
-        self.config.start_logging()
-        with (
-            status_reported(run_dir, number, self.position, self._final_state, check_held),
-            RunLog(run_dir, self.writer, number, log_sizes, check_held) as self.run_log,
-            CheckpointWriter(run_dir, self.options.keep_checkpoints, self.run_log.sync) as self.checkpoints,
-            self._nothing_to_resume_before_the_first_step(),
-        ):
-            yield
-
-    @contextmanager
-    def _nothing_to_resume_before_the_first_step(self) -> Iterator[None]:
-        """Where a new run fails before its first step, delete its initial checkpoint: it would fail there again."""
-        try:
-            yield
-        except Exception as error:
-            can_go_on = isinstance(error, Stopped | WorkerDiedError)
-            if not can_go_on and self.config.resume is None and self.position.global_step == 0:
-                with suppress(OSError):  # the disk may be what failed
-                    (self.checkpoint_dir / LATEST).unlink(missing_ok=True)
-            raise
-
-    def _save_stopped(self) -> None:
-        """Save where the run is, unless that is saved, and wait: a save that fails is reported rather than the stop."""
-        if not self.loop.can_be_saved:
-            self.logger.warning("this loop cannot be saved here: what came after the last checkpoint is lost")
-        elif self.saved_at != astuple(self.position):
-            self._save(None)
-        self._wait_for_save()
-
-    def _wait_for_save(self) -> None:
-        """Wait until the save is written; the other processes wait too, as torchrun ends all when one has exited."""
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
-        broadcast(None)
 
     @property
     def checkpoint_dir(self) -> Path:
