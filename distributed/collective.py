@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -33,12 +33,23 @@ def broadcast(value: T) -> T:
 
 def gather_numbers(numbers: Sequence[float]) -> list[list[float]]:
     """Return the `numbers` of every process, by rank; as many everywhere. Faster than `gather`."""
+    return start_gathering(numbers)()
+
+
+def start_gathering(numbers: Sequence[float]) -> Callable[[], list[list[float]]]:
+    """Begin to send `numbers`; return a function that waits for those of every process, and returns them."""
     own = torch.tensor(numbers, dtype=torch.float64)
     if world_size() == 1:
-        return [own.tolist()]
+        return lambda: [own.tolist()]
     rows = torch.empty(world_size(), len(own), dtype=own.dtype)
-    dist.all_gather_into_tensor(rows.view(-1), own)
-    return rows.tolist()
+    sent = dist.all_gather_into_tensor(rows.view(-1), own, async_op=True)
+    assert sent is not None  # this process is one of the group
+
+    def received() -> list[list[float]]:
+        sent.wait()
+        return rows.tolist()
+
+    return received
 
 
 def swap_segments(received: Tensor, sent: Tensor, num_rows: Sequence[int]) -> None:

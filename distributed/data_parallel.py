@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from distributed.launch import rank, world_size
-from distributed.strategy import Pair, Several, Weight
+from distributed.strategy import Pair, Several, Total, Weight
 from utils.errors import ConfigError
 from utils.position import Position
 from utils.rng import mix_seed, seed_everything
@@ -23,6 +23,7 @@ class Averaging(Several):
         super().__init__(options, device, seed)
         self.num_shards, self.own_shards = world_size(), (rank(),)
         self._buffers: list[Tensor] = []
+        self._total: Total = lambda: 0.0
 
     def check(self) -> None:
         """Raise ConfigError where BatchNorm cannot be synchronized."""
@@ -36,14 +37,15 @@ class Averaging(Several):
         if rank() > 0:  # dropout must differ between the slices; the first process goes on as it would alone
             seed_everything(mix_seed(self.seed, rank()))
 
-    def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Weight]:
-        """Return the weights, 0 for a slice without samples, and their mean over processes, as torch averages."""
+    def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Total]:
+        """Return the weights, 0 for a slice without samples; and a function for their mean, as torch averages."""
         weights = self._own_weights(microbatches, weights)
-        rows = self._weights_of_all(weights)
-        return weights, sum(weight for row in rows for weight in row) / world_size()
+        self._total = self._sum_weights(weights)
+        return weights, lambda: self._total() / world_size()
 
     def end_step(self, losses: list[Tensor]) -> Tensor:
         """Return the sum of this process's `losses`; give all processes the buffers of the first, as DDP does."""
+        self._total()  # also where no loss was divided by it
         for buffer in self._buffers:
             dist.broadcast(buffer, src=0)
         return super().end_step(losses)

@@ -21,7 +21,11 @@ from utils.errors import UserError
 from utils.failures import as_user_error
 
 GRACE_S = 5.0  # until a process that fails has said so, and until all others have noticed
-LOST_MESSAGES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "gloo", "NCCL")
+TIMEOUT_MESSAGES = ("Timed out", "timeout caused pair closure")
+LOST_MESSAGES = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL"),
+    *TIMEOUT_MESSAGES,
+)
 
 
 class PeerFailedError(UserError):
@@ -112,7 +116,8 @@ def _failure_of_a_peer(error: Exception) -> PeerFailedError:
         known = {number: store.check([f"process/{number}"]) for number in lost}  # or it died before it said so
         names = {number: f" ({store.get(f'process/{number}').decode()})" if known[number] else "" for number in lost}
         who = ", ".join(f"process {number}{name}" for number, name in names.items())
-        how = "hangs: no answer within trainer.process_timeout_s" if "imed out" in str(error) else "was killed"
+        is_late = any(text in str(error) for text in TIMEOUT_MESSAGES)
+        how = "hangs: no answer within trainer.process_timeout_s" if is_late else "was killed"
         return _report(UserError(f"{who or 'a process'} {how}"))
     except (dist.DistError, RuntimeError):
         return PeerFailedError("the first process is gone, or its machine", 1, dist.get_rank())

@@ -7,15 +7,16 @@ given. So the step has no branch for several (see `Trainer._train_step`).
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from distributed.collective import gather, gather_numbers, gather_segments
+from distributed.collective import gather, gather_segments, start_gathering
 from distributed.launch import is_main, rank, world_size
 from distributed.metrics import SharedMetricTracker
 from utils.metric_tracker import MetricTracker
@@ -24,6 +25,7 @@ from utils.position import Position
 CATCH_UP_EVERY = 32  # steps, or rounds of validation, whose metrics are merged at once
 
 Weight = float | Tensor
+Total = Callable[[], Weight]
 Pair = tuple[Any, Weight]
 """A microbatch, (batch, number of samples), and the weight of its loss."""
 
@@ -55,9 +57,13 @@ class Alone:
         """Take what is trained: `parameters`, all in `modules`, on the device; and where the run is from now on."""
         self.modules, self.parameters, self.position = modules, parameters, position
 
-    def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Weight]:
-        """Return the weights of this process's losses, and what to divide them by: their sum over all processes."""
-        return weights, sum(weights)
+    def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Total]:
+        """Return the weights of this process's losses, and a function that returns what to divide them by.
+
+        That is their sum over all processes, which they exchange in the meantime: call it after a forward pass.
+        """
+        total = sum(weights)
+        return weights, lambda: total
 
     def passes(self, microbatches: Sequence[Any], weights: list[Weight]) -> Iterator[Pair]:
         """Yield what this process computes, microbatch by microbatch, with its weight."""
@@ -126,7 +132,7 @@ class Several(Alone):
 
     def meet(self) -> None:
         """Exchange what the processes want."""
-        self._exchange([])
+        self._start_exchange([])()
 
     def sum(self, number: int) -> int:
         """Return the sum of `number` over processes."""
@@ -136,27 +142,40 @@ class Several(Alone):
     def _own_weights(microbatches: Sequence[Any], weights: list[Weight]) -> list[Weight]:
         """Return the weights, 0 where a batch of other processes stands for a slice without samples.
 
-        A tensor stays one: all processes must go the same way in `_weights_of_all`.
+        A tensor stays one: all processes must go the same way in `_sum_weights`.
         """
         return [weight if batch.num_samples else 0 * weight for batch, weight in zip(microbatches, weights)]
 
-    def _exchange(self, numbers: list[float]) -> list[list[float]]:
-        """Return the `numbers` of every process, as many each; decide on what they want; let metrics catch up."""
-        rows = gather_numbers([*self._wanted, *numbers])
-        self._agreed = [max(row[0] for row in rows), max(row[1] for row in rows)]
-        self._num_meetings += 1
-        if self._num_meetings % CATCH_UP_EVERY == 0:
-            for tracker in self._trackers:
-                tracker.catch_up()
-        return [row[2:] for row in rows]
+    def _start_exchange(self, numbers: list[float]) -> Callable[[], list[list[float]]]:
+        """Begin to send `numbers`, as many each, and what this process wants.
 
-    def _weights_of_all(self, weights: list[Weight]) -> list[list[Weight]]:
-        """Return the `weights` of every process, as many each; on an accelerator the host does not wait for them."""
+        The function that is returned waits for the numbers of all, decides on what they want, lets metrics catch up,
+        and returns the numbers.
+        """
+        gathered = start_gathering([*self._wanted, *numbers])
+
+        def finish() -> list[list[float]]:
+            rows = gathered()
+            self._agreed = [max(row[0] for row in rows), max(row[1] for row in rows)]
+            self._num_meetings += 1
+            if self._num_meetings % CATCH_UP_EVERY == 0:
+                for tracker in self._trackers:
+                    tracker.catch_up()
+            return [row[2:] for row in rows]
+
+        return finish
+
+    def _sum_weights(self, weights: list[Weight]) -> Total:
+        """Begin to send `weights`, as many each; return a function that waits for their sum over all processes.
+
+        It may be called several times. On an accelerator, whose weights are tensors, the host waits for no device.
+        """
         if not any(isinstance(weight, Tensor) for weight in weights):
-            return self._exchange([float(weight) for weight in weights])  # type: ignore[return-value]
-        self._exchange([])
+            finish = self._start_exchange([float(weight) for weight in weights])
+            return cache(lambda: sum(weight for row in finish() for weight in row))
         own = torch.stack([torch.as_tensor(weight, dtype=torch.float32, device=self.device) for weight in weights])
-        return [list(row) for row in gather_segments(own).view(world_size(), -1)]
+        total, finish = gather_segments(own).sum(), self._start_exchange([])
+        return cache(lambda: total + len(finish()) * 0)
 
     def tracker(self, *keys: str, **kwargs: Any) -> MetricTracker:
         """Return a tracker that catches up with those of the other processes every now and then."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distributed.collective import gather_numbers, gather_segments, swap_segments
 from distributed.launch import rank, world_size
 from distributed.pairwise import PairwiseSum, nodes_of
-from distributed.strategy import Pair, Several, Weight
+from distributed.strategy import Pair, Several, Total, Weight
 from utils.errors import ConfigError
 from utils.position import Position
 from utils.rng import mix_seed, seed_for
@@ -56,15 +56,14 @@ class VirtualRanks(Several):
         self._buffers = [buffer for module in modules for buffer in module.buffers()]
         self._before = [buffer.clone() for buffer in self._buffers]
 
-    def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Weight]:
-        """Return the weights, 0 for a slice without samples, and their sum over all slices."""
+    def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Total]:
+        """Return the weights, 0 for a slice without samples; and a function for their sum over all slices."""
         weights = self._own_weights(microbatches, weights)
         num_own, num_most = len(self.own_shards), -(-self.num_shards // world_size())
         own = [sum(weights[index::num_own]) for index in range(num_own)]
-        rows = self._weights_of_all([*own, *[0.0] * (num_most - num_own)])
-        total: Weight = sum(weight for row in rows for weight in row)  # zeros do not change a sum
+        total = self._sum_weights([*own, *[0.0] * (num_most - num_own)])()
         self._shares = [weight / total if isinstance(total, Tensor) or total else 0.0 for weight in own]
-        return weights, total
+        return weights, lambda: total
 
     def passes(self, microbatches: Sequence[Any], weights: list[Weight]) -> Iterator[Pair]:
         """Yield the microbatches of one slice after the other, each slice from the same beginning."""

@@ -133,7 +133,7 @@ class Trainer(BaseTrainer):
         for (batch, num_samples), weight in self.strategy.passes(microbatches, weights):
             with self.autocast:
                 loss, outputs, targets, num_counted = run_batch(self.model, self.criterion, batch)
-            share = weighted(loss, weight, total)  # * weight / total: together the loss of one batch of all samples
+            share = weighted(loss, weight, total())  # * weight / total: together the loss of one batch of all samples
             self.scaler.scale(share).backward()
             shares.append(share.detach())
             self.train_metrics.update("loss", loss, n=weight)

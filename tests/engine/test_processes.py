@@ -69,7 +69,7 @@ def test_a_slice_without_samples_weighs_nothing(strategy: DataParallel) -> None:
     microbatches = [Microbatch(torch.ones(3), 3), Microbatch(torch.ones(2), 0)]
     weights, total = strategy.begin_step(microbatches, [3.0, torch.tensor(2.0)])
     assert [float(weight) for weight in weights] == [3.0, 0.0]
-    assert float(total) == 3.0
+    assert float(total()) == 3.0
 
 
 def test_a_signal_is_agreed_on_in_the_next_meeting_and_a_save_is_made_once(strategy: DataParallel) -> None:

@@ -478,10 +478,10 @@ def test_gradient_noise(project: Project) -> None:
 def test_a_gradient_penalty(project: Project) -> None:
     project.replace(
         "trainer/trainer.py",
-        "            share = weighted(loss, weight, total)",
+        "            share = weighted(loss, weight, total())",
         """            slopes = torch.autograd.grad(loss, list(self.model.parameters()), create_graph=True)
             loss = loss + 0.1 * sum(slope.square().sum() for slope in slopes)
-            share = weighted(loss, weight, total)""",
+            share = weighted(loss, weight, total())""",
     )
     project.configure(**ONE_BATCH)
     run_dir = project.train()
@@ -538,10 +538,10 @@ def test_state_of_ones_own(project: Project) -> None:
     project.replace("trainer/trainer.py", AFTER_INIT, f"        self.mean_loss = 1.0\n{AFTER_INIT}")
     project.replace(
         "trainer/trainer.py",
-        "            share = weighted(loss, weight, total)",
+        "            share = weighted(loss, weight, total())",
         """            self.mean_loss += 0.5 * (loss.item() - self.mean_loss)
             loss = loss / self.mean_loss
-            share = weighted(loss, weight, total)""",
+            share = weighted(loss, weight, total())""",
     )
     project.add_to_class(
         "trainer/trainer.py",
@@ -699,9 +699,9 @@ def test_a_teacher(project: Project) -> None:
     )
     project.replace(
         "trainer/trainer.py",
-        "            share = weighted(loss, weight, total)",
+        "            share = weighted(loss, weight, total())",
         """            loss = loss + (outputs - self.teacher(batch[0])).square().mean()
-            share = weighted(loss, weight, total)""",
+            share = weighted(loss, weight, total())""",
     )
     project.configure(teacher={"type": "PointNet", "args": {"width": 5}}, **ONE_BATCH)
     run_dir = project.train()
