@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,15 +14,28 @@ from torch import Tensor
 from distributed.launch import world_size
 
 T = TypeVar("T")
+AS_ARRAYS = (torch.float32, torch.float64, torch.int64, torch.bool)
 
 
 def gather(value: T) -> list[T]:
     """Return the `value` of every process, by rank; values are pickled."""
-    values: list[Any] = [value]
-    if world_size() > 1:
-        values = [None] * world_size()
-        dist.all_gather_object(values, value)
-    return values
+    if world_size() == 1:
+        return [value]
+    pickled: list[Any] = [None] * world_size()
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(value)
+    dist.all_gather_object(pickled, buffer.getvalue())
+    return [pickle.loads(part) for part in pickled]
+
+
+class _Pickler(pickle.Pickler):
+    """Writes tensors as arrays: torch writes a file for each, which takes 14 times as long for scalars."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return how `value` is made again."""
+        if isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype in AS_ARRAYS:
+            return torch.from_numpy, (value.detach().numpy(),)
+        return NotImplemented
 
 
 def broadcast(value: T) -> T:
