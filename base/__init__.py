@@ -1,14 +1,15 @@
 """The abstract classes that a project subclasses, and what their trainers are made of."""
 
 from base.bad_label import name_samples
-from base.base_data_loader import BaseDataLoader, Microbatch, counted, first_samples
+from base.base_data_loader import BaseDataLoader, counted
 from base.base_model import BaseModel, param_groups, prepare_model
 from base.base_trainer import BaseTrainer
 from base.datasets import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
 from base.ema import Ema
 from base.finite import FiniteWatch
 from base.loss_weight import Weight, loss_denominator, weighted
-from base.sampling import split_indices
+from base.microbatch import Microbatch, first_samples
+from base.splits import split_indices
 
 __all__ = [
     "AugmentedBatches",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from base.base_data_loader import read_batch
+from base.microbatch import read_batch
 from base.sampling import EpochBatchSampler
 from utils.errors import DataError
 from utils.nested import tensors_of

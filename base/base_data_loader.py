@@ -8,27 +8,21 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
 from base.datasets import BatchDataset, SeededSamples
-from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps, split_indices
+from base.microbatch import Microbatch, first_samples
+from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps
+from base.splits import WHERE, num_samples, train_and_valid
 from utils import CheckpointError, ConfigError, mix_seed
 from utils.annotations import NumWorkers
 from utils.signals import init_worker
 
 MAX_SHARE_OF_DEVICE = 0.25  # of its free memory, for data that is kept there without being asked to
-WHERE = "data_loader.args"
-
-
-class Microbatch(NamedTuple):
-    """A batch as the loader gives it, and the number of samples that it was drawn from."""
-
-    batch: Any
-    num_samples: int
 
 
 def keep_batch(batch: Any) -> Any:
@@ -87,14 +81,11 @@ class BaseDataLoader(DataLoader[Any]):
         """
         _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
         valid_dataset = dataset if valid_dataset is None else valid_dataset
-        if valid_indices is not None:
-            train_indices, valid_indices = _without(valid_indices, _size(valid_dataset), indices, _size(dataset))
-        else:
-            size = _size(dataset if indices is None else indices)
-            how: dict[str, Any] = {"indices": indices, "seed": split_seed}
-            train_indices, valid_indices = split_indices(size, validation_split, f"{WHERE}.validation_split", **how)
+        train_indices, valid_indices = train_and_valid(
+            dataset, valid_dataset, validation_split, indices, valid_indices, split_seed
+        )
         if validation_set is not None:
-            valid_dataset, valid_indices = validation_set, torch.arange(_size(validation_set))
+            valid_dataset, valid_indices = validation_set, torch.arange(num_samples(validation_set))
         self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
         self.resolved_args: dict[str, Any] = {}
         self.num_workers_asked = num_workers
@@ -289,15 +280,6 @@ def _check_args(
         )
 
 
-def _without(valid_indices: Any, num_valid: int, indices: Tensor | None, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Return (kept, held out): `indices`, or range(num_samples), without `valid_indices`. Raises ConfigError."""
-    held_out = torch.as_tensor(valid_indices)
-    if not bool(((held_out >= 0) & (held_out < num_valid)).all()):
-        raise ConfigError(f"{WHERE}.valid_indices: lie in [0, {num_valid}), the samples of the dataset")
-    samples = torch.arange(num_samples) if indices is None else indices
-    return samples[~torch.isin(samples, held_out)], held_out
-
-
 def _published_kwargs(
     dataset: Any, batch_size: int, shuffle: bool, num_workers: int, collate_fn: Any
 ) -> dict[str, Any]:
@@ -306,23 +288,8 @@ def _published_kwargs(
     return {**kwargs, "collate_fn": collate_fn or default_collate}
 
 
-def _size(samples: Any) -> int:
-    return len(samples)  # of a Dataset, whose class does not declare it
-
-
 def _batched(dataset: Dataset[Any]) -> BatchDataset:
     return dataset if isinstance(dataset, BatchDataset) else SeededSamples(dataset)
-
-
-def read_batch(loader: Any, indices: Tensor) -> Any:
-    """Return the batch of the samples `indices`, (N,) int64, of a loader as here, read in this process."""
-    return loader.collate_fn(loader.dataset.__getitems__(indices))
-
-
-def first_samples(loader: DataLoader[Any], num_samples: int, start: int = 0) -> Microbatch:
-    """Return a batch of a few samples of a loader as here, or of one that it has split off, by default the first."""
-    indices: Tensor = loader.batch_sampler.indices[start : start + num_samples]  # type: ignore[union-attr]
-    return Microbatch(read_batch(loader, indices), len(indices))
 
 
 def counted(loader: DataLoader[Any]) -> Iterator[Microbatch]:

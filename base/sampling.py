@@ -6,18 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from base.share import WHOLE, Share
-from utils.errors import ConfigError
 from utils.rng import cpu_rng_kept, mix_seed, seed_cpu
 
 T = TypeVar("T")
 WINDOW_BLOCKS = 256  # so many blocks are shuffled together, unless the dataset says otherwise
-SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 
 
 class EpochBatchSampler(Sampler[Any]):
@@ -192,29 +189,3 @@ def _endless(batches_of_pass: Callable[[int, int], Iterator[T]], passes_done: in
     yield from batches_of_pass(passes_done + 1, first_batch)
     for number in count(passes_done + 2):
         yield from batches_of_pass(number, 0)
-
-
-def split_indices(
-    num_samples: int, held_out: float | int, where: str, *, indices: Tensor | None = None, seed: int = SPLIT_SEED
-) -> tuple[Tensor, Tensor]:
-    """Return (kept, held out) indices, each (n,) int64, ascending, a function of `seed`, which no run's seed changes.
-
-    `held_out` is a fraction in [0, 1) or a number of samples; `where` is the config path for the error. What is split
-    is range(num_samples), or `indices`, (num_samples,).
-    Raises ConfigError where nothing would be left to keep, or where a fraction holds out nothing.
-    """
-    size = int(num_samples * held_out) if isinstance(held_out, float) else held_out
-    is_empty_fraction = held_out > 0 and size == 0
-    if not 0 <= size < num_samples or is_empty_fraction:
-        raise ConfigError(f"{where}: {held_out} of {num_samples} samples; give a fraction in [0, 1) or a smaller count")
-    if size == 0:
-        samples = torch.arange(num_samples) if indices is None else indices
-        return samples, samples[:0]
-    is_held_out = np.zeros(num_samples, dtype=bool)  # for very many samples this takes less than to sort them
-    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
-    is_held_out[order[:size].numpy()] = True
-    del order
-    kept, held = (
-        np.flatnonzero(mask) if indices is None else indices.numpy()[mask] for mask in (~is_held_out, is_held_out)
-    )
-    return torch.from_numpy(kept), torch.from_numpy(held)

@@ -1,0 +1,73 @@
+"""Which samples are trained on, and which are held out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils import ConfigError
+
+SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
+WHERE = "data_loader.args"
+
+
+def train_and_valid(
+    dataset: Dataset[Any],
+    valid_dataset: Dataset[Any],
+    validation_split: float | int,
+    indices: Tensor | None,
+    valid_indices: Tensor | None,
+    split_seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the indices of `dataset` to train on, and those of `valid_dataset` that are held out.
+
+    See BaseDataLoader for the arguments. Raises ConfigError where nothing is left to train on.
+    """
+    if valid_indices is not None:
+        return _without(valid_indices, num_samples(valid_dataset), indices, num_samples(dataset))
+    size = num_samples(dataset if indices is None else indices)
+    return split_indices(size, validation_split, f"{WHERE}.validation_split", indices=indices, seed=split_seed)
+
+
+def split_indices(
+    num_samples: int, held_out: float | int, where: str, *, indices: Tensor | None = None, seed: int = SPLIT_SEED
+) -> tuple[Tensor, Tensor]:
+    """Return (kept, held out) indices, each (n,) int64, ascending, a function of `seed`, which no run's seed changes.
+
+    `held_out` is a fraction in [0, 1) or a number of samples; `where` is the config path for the error. What is split
+    is range(num_samples), or `indices`, (num_samples,).
+    Raises ConfigError where nothing would be left to keep, or where a fraction holds out nothing.
+    """
+    size = int(num_samples * held_out) if isinstance(held_out, float) else held_out
+    is_empty_fraction = held_out > 0 and size == 0
+    if not 0 <= size < num_samples or is_empty_fraction:
+        raise ConfigError(f"{where}: {held_out} of {num_samples} samples; give a fraction in [0, 1) or a smaller count")
+    if size == 0:
+        samples = torch.arange(num_samples) if indices is None else indices
+        return samples, samples[:0]
+    is_held_out = np.zeros(num_samples, dtype=bool)  # for very many samples this takes less than to sort them
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
+    is_held_out[order[:size].numpy()] = True
+    del order
+    kept, held = (
+        np.flatnonzero(mask) if indices is None else indices.numpy()[mask] for mask in (~is_held_out, is_held_out)
+    )
+    return torch.from_numpy(kept), torch.from_numpy(held)
+
+
+def _without(valid_indices: Any, num_valid: int, indices: Tensor | None, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Return (kept, held out): `indices`, or range(num_samples), without `valid_indices`. Raises ConfigError."""
+    held_out = torch.as_tensor(valid_indices)
+    if not bool(((held_out >= 0) & (held_out < num_valid)).all()):
+        raise ConfigError(f"{WHERE}.valid_indices: lie in [0, {num_valid}), the samples of the dataset")
+    samples = torch.arange(num_samples) if indices is None else indices
+    return samples[~torch.isin(samples, held_out)], held_out
+
+
+def num_samples(samples: Any) -> int:
+    """Return how many samples there are."""
+    return len(samples)  # of a Dataset, whose class does not declare it
