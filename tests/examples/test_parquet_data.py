@@ -23,6 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from base.share import Slices
 from data_loader.csv_data import CsvDataLoader
 from data_loader.make_parquet import write_shards
 from data_loader.make_quadratic import NOISE_VARIANCE
@@ -539,31 +540,46 @@ def test_memory_is_that_of_the_window_however_many_rows_there_are(tmp_path: Path
     assert int(output[1]) < 48 << 20  # 16 MiB, and what Arrow, its code and the allocators take
 
 
-def seen_until(path: str, num_steps: int, pipe: Any) -> None:
+def part_of(path: str, number: int, num_processes: int) -> ParquetDataLoader:
+    """Return the loader of one of several processes, with two workers."""
+    loader = ParquetDataLoader(path, 4096, num_workers=2)
+    loader.batch_sampler.share = Slices(num_processes, [number])
+    return loader
+
+
+def seen_until(path: str, number: int, num_processes: int, num_steps: int, pipe: Any) -> None:
     """Send the ids of the batches of each step, until this process is killed."""
-    steps = ParquetDataLoader(path, 4096, num_workers=2).epoch_steps(1, seed=5)
+    steps = part_of(path, number, num_processes).epoch_steps(1, seed=5)
     for _, step in zip(range(num_steps), steps):
         pipe.send_bytes(step[0].batch[0][:, 0].numpy().tobytes())
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_ten_million_rows_come_once_each_over_a_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_ten_million_rows_come_once_each_over_a_kill(num_processes: int, tmp_path: Path) -> None:
     num_rows, num_steps = 10_000_000, 1_000
     write_many(tmp_path, num_rows, 64, 50_000)
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=seen_until, args=(str(tmp_path), num_steps, theirs))
-    process.start()
-    theirs.close()
+    pipes, processes = [], []
+    for number in range(num_processes):
+        ours, theirs = context.Pipe(duplex=False)
+        args = (str(tmp_path), number, num_processes, num_steps, theirs)
+        processes.append(context.Process(target=seen_until, args=args))
+        processes[-1].start()
+        theirs.close()
+        pipes.append(ours)
     counts = np.zeros(num_rows, np.int64)
     for _ in range(num_steps):
-        np.add.at(counts, np.frombuffer(ours.recv_bytes(), np.float32).astype(np.int64), 1)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+        for pipe in pipes:
+            np.add.at(counts, np.frombuffer(pipe.recv_bytes(), np.float32).astype(np.int64), 1)
+    for process in processes:
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     assert counts.sum() == num_steps * 4096
-    for step in ParquetDataLoader(str(tmp_path), 4096, num_workers=2).epoch_steps(1, num_steps, seed=5):
-        inputs, targets = step[0].batch
-        assert torch.equal(inputs[:, 0].long() % 1000, targets[:, 0].long())
-        np.add.at(counts, inputs[:, 0].long().numpy(), 1)
+    for number in range(num_processes):
+        for step in part_of(str(tmp_path), number, num_processes).epoch_steps(1, num_steps, seed=5):
+            inputs, targets = step[0].batch
+            assert torch.equal(inputs[:, 0].long() % 1000, targets[:, 0].long())
+            np.add.at(counts, inputs[:, 0].long().numpy(), step[0].num_samples > 0)
     assert (counts == 1).all()
