@@ -47,7 +47,7 @@ clean:
 	$(BIN)/python -m pip install -q -r requirements.txt
 	touch $@
 
-.venv/.installed-dev: .venv/.installed requirements-dev.txt
+.venv/.installed-dev: .venv/.installed requirements-dev.txt requirements-extras.txt
 	$(BIN)/python -m pip install -q -r requirements-dev.txt
 	touch $@
 

@@ -66,7 +66,7 @@ class BaseTrainer(ABC):
         self.config = config
         self.options = config.section("trainer")
         self.logger = config.get_logger("trainer", self.options.verbosity)
-        self.writer = TensorboardWriter(logger=self.logger, enabled=self.options.tensorboard and is_main())
+        self.writer = TensorboardWriter(logger=self.logger, enabled=self.options.has_tensorboard and is_main())
         self.model = model
         self.criterion = criterion
         self.metric_ftns = metric_ftns

@@ -13,6 +13,7 @@ from checkpoint.writer import CheckpointWriter
 from distributed import is_main, world_size
 from distributed.collective import broadcast
 from logger import RunLog
+from trackers.start import mirrored
 from utils import OutOfMemoryError, Stopped, UserError
 from utils.device import memory_advice
 from utils.errors import WorkerDiedError
@@ -35,6 +36,7 @@ def recorded(trainer: BaseTrainer, log_sizes: dict[str, int] | None, check_held:
     number = run_number(run_dir, log_sizes)
     trainer.config.start_logging()
     with (
+        mirrored(run_dir, [name for name in trainer.options.writers if name != "tensorboard"]),
         status_reported(run_dir, number, trainer.position, trainer._final_state, check_held),
         RunLog(run_dir, trainer.writer, number, log_sizes, check_held) as trainer.run_log,
         CheckpointWriter(run_dir, trainer.options.keep_checkpoints, trainer.run_log.sync) as trainer.checkpoints,

@@ -5,9 +5,10 @@ A key's marks say what a resume makes of another value, and which loop must foll
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from utils.annotations import HAS_STATE, MAX_COUNT, MAY_CHANGE, OF_THE_LOOP, NonNegativeInt, PositiveInt
 from utils.device import DEVICE_PATTERN
@@ -103,7 +104,10 @@ class TrainerOptions(Options):
     early_stop: Annotated[int | None, MAY_CHANGE] = Field(
         default=None, le=MAX_COUNT, description="stop after so many epochs without a better one; 0 or less: never"
     )
-    tensorboard: Annotated[bool, MAY_CHANGE] = Field(default=True, description="write TensorBoard event files")
+    writers: Annotated[list[Literal["tensorboard", "wandb", "mlflow", "trackio"]], MAY_CHANGE] = Field(
+        default=["tensorboard"], description="where curves go beside metrics.jsonl (see docs/trackers.md)"
+    )
+    tensorboard: Annotated[bool, MAY_CHANGE] = Field(default=True, description="false: no TensorBoard event files")
     init_weights: Annotated[Literal["all", "fitting"], MAY_CHANGE] = Field(
         default="all", description="with -c and -r, the weights to take: all must fit, or those that do"
     )
@@ -169,6 +173,19 @@ class TrainerOptions(Options):
     log_every_steps: Annotated[PositiveInt, MAY_CHANGE, OF_THE_LOOP] = Field(
         default=50, description="log loss and speed every so many steps"
     )
+
+    @field_validator("writers")
+    @classmethod
+    def _are_installed(cls, writers: list[str]) -> list[str]:
+        for name in writers:
+            if name != "tensorboard" and find_spec(name) is None:
+                raise ValueError(f"{name} is not installed; pip install {name}")
+        return list(dict.fromkeys(writers))
+
+    @property
+    def has_tensorboard(self) -> bool:
+        """Whether curves go to TensorBoard."""
+        return self.tensorboard and "tensorboard" in self.writers
 
 
 class RunConfig(Options):

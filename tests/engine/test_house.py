@@ -26,11 +26,14 @@ LAYERS = [
     {"checkpoint"},
     {"distributed"},
     {"speed"},
-    {"logger"},
+    {"logger", "trackers"},
     {"utils"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-ENGINE = {"new_project", "preflight", "base", "parse_config", "checkpoint", "distributed", "speed", "logger", "utils"}
+ENGINE = {
+    *("new_project", "preflight", "base", "parse_config", "checkpoint", "distributed"),
+    *("speed", "logger", "trackers", "utils"),
+}
 MAX_FUNCTION_LINES, MAX_SHARE_OF_A_ROOM, MAX_UTILS = 40, 0.25, 15
 README = ROOT / "README.md"
 IS_TEMPLATE = (ROOT / "tests" / "examples").is_dir() and README.read_text("utf-8").startswith("# PyTorch template")

@@ -12,7 +12,10 @@ from new_project import create
 from utils import ConfigError, exit_on_user_error
 
 THIS_CHECKOUT = {".git", ".venv", ".venv-bench", "saved", "data"}
-ENGINE = {"base", "checkpoint", "logger", "parse_config", "preflight", "distributed", "speed", "utils", "tests"}
+ENGINE = {
+    *("base", "checkpoint", "logger", "parse_config", "preflight", "distributed"),
+    *("speed", "trackers", "utils", "tests"),
+}
 SCAFFOLD = {"train.py", "test.py", "slots.py", "data_loader", "model", "trainer", "pyproject.toml", "new_project.py"}
 
 
