@@ -225,8 +225,8 @@ class BaseTrainer(ABC):
         state["config"] = self.config.config
         state["facts"] = self.config.facts
         state["environment"] = self.environment
-        if self.checkpoints is not None and self.run_log is not None:
-            state["logs"] = self.run_log.sizes()
+        state["logs"] = self.run_log.sizes() if self.run_log is not None else {}
+        if self.checkpoints is not None:
             self.checkpoints.save(state, epoch, save_best)
         self.last_save_s = time.monotonic()
         self.saved_at = astuple(self.position)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import astuple
+from functools import partial
 from typing import TYPE_CHECKING
 
 from checkpoint.file import LATEST
 from checkpoint.run_status import run_number, status_reported
+from checkpoint.shard_writer import ShardWriter
+from checkpoint.shards import remove_unnamed
 from checkpoint.writer import CheckpointWriter
 from distributed import is_main, world_size
 from distributed.collective import broadcast
@@ -29,17 +32,22 @@ def recorded(trainer: BaseTrainer, log_sizes: dict[str, int] | None, check_held:
 
     `log_sizes` are the lengths of the logs to go on from, None for a new run. Raises RunDirError.
     """
+    run_dir, options = trainer.checkpoint_dir, trainer.options
+    writer: Callable[..., CheckpointWriter] = CheckpointWriter
+    if trainer.strategy.saves_shards:
+        writer = partial(ShardWriter, timeout_s=options.process_timeout_s)
     if not is_main():
-        yield
+        shards = writer(run_dir, None, lambda: None) if trainer.strategy.saves_shards else nullcontext()
+        with shards as trainer.checkpoints:
+            yield
         return
-    run_dir = trainer.checkpoint_dir
     number = run_number(run_dir, log_sizes)
     trainer.config.start_logging()
     with (
         mirrored(run_dir, [name for name in trainer.options.writers if name != "tensorboard"]),
         status_reported(run_dir, number, trainer.position, trainer._final_state, check_held),
         RunLog(run_dir, trainer.writer, number, log_sizes, check_held) as trainer.run_log,
-        CheckpointWriter(run_dir, trainer.options.keep_checkpoints, trainer.run_log.sync) as trainer.checkpoints,
+        writer(run_dir, options.keep_checkpoints, trainer.run_log.sync) as trainer.checkpoints,
         _nothing_to_resume_before_the_first_step(trainer),
     ):
         yield
@@ -55,6 +63,7 @@ def _nothing_to_resume_before_the_first_step(trainer: BaseTrainer) -> Iterator[N
         if not can_go_on and trainer.config.resume is None and trainer.position.global_step == 0:
             with suppress(OSError):  # the disk may be what failed
                 (trainer.checkpoint_dir / LATEST).unlink(missing_ok=True)
+                remove_unnamed(trainer.checkpoint_dir)
         raise
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from checkpoint.environment import differences
 from checkpoint.fit import check_like
 from checkpoint.parts import MALFORMED, load_part
+from checkpoint.shards import Shards
 from checkpoint.upgrade import FIRST_PARTS
 from distributed import rank
 from distributed.strategy import Alone
@@ -105,9 +106,12 @@ def restore(
 ) -> dict[str, float]:
     """Load every part and the random state; return the values of the last finished epoch. Raises CheckpointError."""
     try:
+        shards = Shards(checkpoint)
+        shards.check(is_shared=True)
         for key, part in parts.items():
             if key in checkpoint or key in FIRST_PARTS or checkpoint["format"] > 1:
-                load_part(part, strategy.localized(part, checkpoint.get(key)), f"{path}: {key}")
+                outline = strategy.localized(part, shards.outline(key))
+                load_part(part, shards.filled(key, outline), f"{path}: {key}")
         if checkpoint["position"]["step_in_epoch"] == 0:
             for part in parts.values():
                 if isinstance(part, MetricTracker):

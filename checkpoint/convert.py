@@ -1,6 +1,8 @@
 """Convert a checkpoint of the published template (2020), or weights alone, to one of this project.
 
 python -m checkpoint.convert --trust OLD.pth NEW.pth
+
+Without --trust, write a checkpoint whose shards lie beside it as one file: python -m checkpoint.convert OLD.pth NEW.pth
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Any
 
 import torch
 
-from checkpoint.file import serialise
+from checkpoint.file import is_whole, load_checkpoint, serialise
+from checkpoint.shards import Shards
 from utils.errors import CheckpointError, writing_to
 from utils.failures import exit_on_user_error
 from utils.files import write_atomic
@@ -52,14 +55,27 @@ INERT_PICKLE = SimpleNamespace(
 )
 
 
+def merge(old: Path, new: Path) -> str:
+    """Write `old` and the shards beside it as the one file `new`; return a line that says so.
+
+    Raises CheckpointError where `old` is no such checkpoint or `new` is there already, and RunDirError as `convert`.
+    """
+    _check_new(new)
+    checkpoint = load_checkpoint(old)
+    if "shards" not in checkpoint:
+        raise CheckpointError(f"{old}: has no shards; there is nothing to convert")
+    with writing_to(new.parent):
+        write_atomic(new, serialise(Shards(checkpoint).merged()))
+    return f"{new}: all of {old} and its shards"
+
+
 def convert(old: Path, new: Path) -> str:
     """Write the weights, epoch and config of `old` to `new`; return a line that says what was taken and what was not.
 
     `old` is any file of torch.save that has "state_dict", or is weights alone. Raises CheckpointError where it is
     neither or `new` is there already, and RunDirError where `new` cannot be written; then there is no `new`.
     """
-    if new.exists() or new.is_symlink():
-        raise CheckpointError(f"{new}: is there already; nothing is overwritten")
+    _check_new(new)
     try:
         data = io.BytesIO(old.read_bytes())
         content = torch.load(data, map_location="cpu", weights_only=False, pickle_module=INERT_PICKLE)
@@ -75,6 +91,11 @@ def convert(old: Path, new: Path) -> str:
         write_atomic(new, serialise(state | {"environment": {"converted_from": str(old)}}))
     taken = f"{len(weights)} tensors, epoch {epoch}, of {old}; not the optimizer's state, so no run can resume exactly"
     return f"{new}: {taken}; to fine-tune or test: train.py or test.py with -c config.json -r {new}"
+
+
+def _check_new(new: Path) -> None:
+    if new.exists() or new.is_symlink():
+        raise CheckpointError(f"{new}: is there already; nothing is overwritten")
 
 
 def _weights(weights: Any, old: Path) -> dict[str, torch.Tensor]:
@@ -97,12 +118,13 @@ def main(argv: list[str] | None = None) -> None:
     """Do what the command line says. Raises CheckpointError, RunDirError."""
     parser = argparse.ArgumentParser(prog="python -m checkpoint.convert", description=__doc__, allow_abbrev=False)
     parser.add_argument("--trust", action="store_true", help="say that you know who made the old file")
-    parser.add_argument("old", type=Path, help="checkpoint of the published template, or weights alone")
+    parser.add_argument("old", type=Path, help="checkpoint of the published template, weights alone, or with shards")
     parser.add_argument("new", type=Path, help="checkpoint to write")
     args = parser.parse_args(argv)
-    if not args.trust:
+    is_own = is_whole(args.old)
+    if not args.trust and not is_own:
         raise CheckpointError(f"{args.old}: not read: a pickle can run code; where you know who made it, add --trust")
-    print(convert(args.old, args.new))
+    print((merge if is_own else convert)(args.old, args.new))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 f"{path}: refused: more than {MAX_VALUES:,} values, or nested deeper than {MAX_DEPTH}"
             )
     _check_tensors(state, path)
+    if "shards" in state:  # they lie beside the file
+        state["shards"] = {**state["shards"], "path": path} if isinstance(state["shards"], dict) else {"path": path}
     return upgrade(state)
 
 

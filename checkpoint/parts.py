@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from checkpoint.fit import check_like, check_schedule, fitted_state
+from checkpoint.shards import Shards
 from utils.errors import CheckpointError, printable
 from utils.weights import load_weights
 
@@ -82,8 +83,9 @@ def saved_facts(checkpoint: dict[str, Any], own: dict[str, Any]) -> dict[str, An
 
 def eval_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return the weights to evaluate, the average's where there is one; raise CheckpointError where there are none."""
-    ema = checkpoint.get("ema")
-    weights = ema.get("model") if isinstance(ema, dict) and ema else checkpoint.get("model")
+    shards, ema = Shards(checkpoint), checkpoint.get("ema")
+    shards.check(is_shared=False)
+    weights = shards.whole("ema").get("model") if isinstance(ema, dict) and ema else shards.whole("model")
     if not isinstance(weights, dict):
         raise CheckpointError("a checkpoint without weights")
     return weights

@@ -16,6 +16,7 @@ import torch
 
 from checkpoint.file import BEST, LATEST, PREVIOUS, epoch_of, serialise
 from checkpoint.run_status import write_status
+from checkpoint.shards import remove_unnamed
 from logger.run_log import RUN
 from utils.errors import NonFiniteError, writing_to
 from utils.files import fsync_dir, write_temp
@@ -82,8 +83,17 @@ class CheckpointWriter:
 
     def _write(self, snapshot: dict[str, Any], names: list[str], clone_s: float) -> None:
         started = time.perf_counter()
+        self._write_file(snapshot, names)
+        seconds = time.perf_counter() - started
+        text = f"saved {', '.join(names)} in {seconds:.2f} s; training waited {clone_s:.3f} s"
+        if seconds + clone_s > USUAL_GRACE_S / 2:
+            logger.warning(f"{text}; that is near the {USUAL_GRACE_S} s which a stopped job is usually given")
+        else:
+            logger.debug(text)
+
+    def _write_file(self, snapshot: dict[str, Any], names: list[str]) -> None:
         for part in snapshot.values():
-            _check_finite(part, self.run_dir)
+            check_finite(part, self.run_dir)
         temp = write_temp(self.run_dir / names[0], serialise(snapshot))
         try:
             self._sync_logs()
@@ -98,22 +108,20 @@ class CheckpointWriter:
         self._prune()
         number = snapshot.get("logs", {}).get(RUN)
         write_status(self.run_dir, "running", Position(**snapshot["position"]), number)
-        seconds = time.perf_counter() - started
-        text = f"saved {', '.join(names)} in {seconds:.2f} s; training waited {clone_s:.3f} s"
-        if seconds + clone_s > USUAL_GRACE_S / 2:
-            logger.warning(f"{text}; that is near the {USUAL_GRACE_S} s which a stopped job is usually given")
-        else:
-            logger.debug(text)
 
     def _prune(self) -> None:
-        """Delete the oldest epoch checkpoints beyond `keep`; the newest is also `latest.pth`, so one always stays."""
+        """Delete the oldest epoch checkpoints beyond `keep`, and what no checkpoint names any more.
+
+        The newest is also `latest.pth`, so one always stays.
+        """
         if self.keep is not None:
             epochs = {epoch_of(path): path for path in self.run_dir.iterdir()}
             for epoch in sorted(epoch for epoch in epochs if epoch is not None)[: -self.keep]:
                 epochs[epoch].unlink(missing_ok=True)
+        remove_unnamed(self.run_dir)
 
 
-def _check_finite(part: Any, run_dir: Path) -> None:
+def check_finite(part: Any, run_dir: Path) -> None:
     """Raise NonFiniteError where a step with a finite loss and gradient has made weights infinite.
 
     Only a module's state is tensors by name; the states of others are not looked at.

@@ -31,6 +31,11 @@ class Fsdp(Averaging):
     blocks in every process: with a depth that depends on the data, gathers of different blocks would meet.
     """
 
+    @property
+    def saves_shards(self) -> bool:
+        """Whether each process writes its own part of a checkpoint."""
+        return bool(self.options.strategy.checkpoint == "sharded")
+
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raise ConfigError where `optimizer` does not work on parts of weights."""
         name = type(optimizer).__name__
@@ -57,8 +62,11 @@ class Fsdp(Averaging):
             yield pair
 
     def full(self, state: Any) -> Any:
-        """Return `state` with whole tensors on the CPU in the first process, and empty ones in the others."""
-        return map_tensors(_gathered, state)
+        """Return `state` with whole tensors on the CPU in the first process, and empty ones in the others.
+
+        Where each process writes its own part, return it as it is.
+        """
+        return state if self.saves_shards else map_tensors(_gathered, state)
 
     def localized(self, part: Any, state: Any) -> Any:
         """Return `state` with this process's part of each tensor that `part` has sharded.
@@ -181,7 +189,12 @@ def _like(value: Any, own: Any) -> Any:
 
 
 def _distributed(value: Tensor, own: Any) -> Tensor:
-    """Return this process's part of `value`, which all have read: nothing is exchanged."""
+    """Return this process's part of `value`, which all have read: nothing is exchanged.
+
+    Where `value` is on the meta device, its values are read later.
+    """
+    if value.is_meta:
+        return torch.zeros_like(own.detach(), dtype=value.dtype)
     from torch.distributed.tensor import distribute_tensor
 
     whole = value.detach().to(own.device, copy=True).contiguous()

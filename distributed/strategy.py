@@ -47,6 +47,11 @@ class Alone:
         self.modules: list[nn.Module] = []
         self.parameters: list[nn.Parameter] = []
 
+    @property
+    def saves_shards(self) -> bool:
+        """Whether each process writes its own part of a checkpoint."""
+        return False
+
     def check(self) -> None:
         """Raise ConfigError where options do not go together with several processes."""
 

@@ -64,6 +64,10 @@ class StrategyOptions(Options):
     blocks: list[str] = Field(
         default=[], description='of FSDP: submodules to hold whole one after the other, e.g. ["layers.*"]'
     )
+    checkpoint: Annotated[Literal["full", "sharded"], MAY_CHANGE] = Field(
+        default="full",
+        description="of FSDP: full: the first process gathers and writes all; sharded: each writes its own part",
+    )
     cpu_offload: bool = Field(default=False, description="of FSDP: keep weights in the CPU's memory between their uses")
     find_unused_parameters: bool = Field(default=False, description="of DDP: some parameters get no gradient in a step")
     static_graph: bool = Field(default=False, description="of DDP: every step uses the same parameters")
