@@ -24,7 +24,9 @@ from utils.rng import mix_seed, seed_for
 
 def shards_of(number: int, size: int, num_shards: int) -> list[int]:
     """Return the slices that process `number` of `size` computes: as many as the others, or one more."""
-    return torch.arange(num_shards).tensor_split(size)[number].tolist()
+    smaller, num_larger = divmod(num_shards, size)
+    start = number * smaller + min(number, num_larger)
+    return list(range(start, start + smaller + (number < num_larger)))
 
 
 class VirtualRanks(Several):

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distributed.traffic import Link
 from parse_config.layers import ConfigLayers
 from parse_config.overrides import parse_override
 from parse_config.schema import Slots
+from utils.errors import ConfigError
 from utils.files import write_json
 
 DEBUGGING = {
@@ -31,6 +33,17 @@ class CustomArg(NamedTuple):
     target: str
 
 
+MAX_PROCESSES = 4096
+LINK = ("25GB/s", "20us")
+
+
+class AsIf(NamedTuple):
+    """What --as-if asks for: numbers of processes, and the link between them."""
+
+    counts: list[int]
+    link: Link
+
+
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what to do with the config, and those for debugging."""
     parser.add_argument("-c", "--config", help="config file (JSON or YAML)")
@@ -41,6 +54,9 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
     instead = parser.add_argument_group("instead of training")
     instead.add_argument("--check", action="store_true", help="try a few steps; print shapes, time and memory")
+    instead.add_argument("--as-if", metavar="N[,N...]", help="with --check: what N processes would need and take")
+    instead.add_argument("--link-speed", metavar="SPEED", help=f"of what connects them; {LINK[0]} by default")
+    instead.add_argument("--link-latency", metavar="TIME", help=f"of a message between them; {LINK[1]} by default")
     instead.add_argument("--print-config", action="store_true", help="print every key and where it is from")
     instead.add_argument("--schema", action="store_true", help="write config.schema.json for editors")
     instead.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a completion script")
@@ -72,6 +88,21 @@ def overrides_of(cli: argparse.Namespace, options: Iterable[CustomArg]) -> dict[
     overrides = {path: value for path, value in given.items() if value is not None}
     texts = [text for entry in cli.set for text in ([entry] if isinstance(entry, str) else entry)]
     return overrides | dict(parse_override(text) for text in texts)
+
+
+def as_if_of(cli: argparse.Namespace) -> AsIf | None:
+    """Return what --as-if asks for, None where it is not given. Raises ConfigError."""
+    asked, speed, latency = (getattr(cli, name, None) for name in ("as_if", "link_speed", "link_latency"))
+    if asked is None:
+        if speed or latency:
+            raise ConfigError("--link-speed and --link-latency go with --as-if")
+        return None
+    if not cli.check:
+        raise ConfigError("--as-if goes with --check: it trains nothing")
+    numbers = asked.split(",")
+    if not all(text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_PROCESSES for text in numbers):
+        raise ConfigError(f"--as-if: {asked!r}; give a number of processes from 1 to {MAX_PROCESSES}, or 2,4,8")
+    return AsIf([int(text) for text in numbers], Link.parse(speed or LINK[0], latency or LINK[1]))
 
 
 def answer_question(cli: argparse.Namespace, parser: argparse.ArgumentParser, slots: Slots) -> None:

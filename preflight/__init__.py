@@ -1,5 +1,6 @@
 """What is checked, tried and measured with the built objects, before a run begins."""
 
+from preflight.as_if import rehearse_as_if
 from preflight.batch_size import choose_batch_size
 from preflight.checks import check_run
 from preflight.means import warn_of_wrong_means
@@ -13,6 +14,7 @@ __all__ = [
     "choose_batch_size",
     "join_processes",
     "rehearse",
+    "rehearse_as_if",
     "share_data",
     "warn_of_wrong_means",
 ]

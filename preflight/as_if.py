@@ -1,0 +1,198 @@
+"""A rehearsal as if there were N processes: what each would hold, send and take, before any of them is rented.
+
+The first of N processes trains a few steps here, on its own share of each batch, in a group where nobody else is. What
+it holds and how long it computes is measured, what it sends is recorded; only the time on the link is computed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from copy import deepcopy
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+
+from base import BaseTrainer
+from distributed import world_size
+from distributed.traffic import Exchange, Link, Recorder, pretended
+from parse_config import ConfigParser
+from preflight.footprint import SavedForBackward, state_held
+from preflight.rehearsal import run_few_steps
+from utils.device import free_memory
+from utils.errors import ConfigError
+from utils.failures import is_out_of_memory
+
+NUM_STEPS, MIN_S = 12, 1.0  # measured at a time, and for at least so long
+TITLES = ("processes", "samples", "memory", "sent", "compute", "link", "a step", "overlapped", "speedup", "efficiency")
+
+
+class Measured(NamedTuple):
+    """A step of the process with the most samples, and what that holds, in bytes by name."""
+
+    num_samples: int
+    compute_s: float
+    exchanges: list[Exchange]
+    memory: dict[str, int]
+
+
+def rehearse_as_if(config: ConfigParser, build_trainer: Callable[[ConfigParser], BaseTrainer]) -> list[str]:
+    """Return lines about what a run would need and take with as many processes as `config.as_if` says.
+
+    Raises ConfigError, also for what a run with so many processes would be refused for.
+    """
+    if world_size() > 1:
+        raise ConfigError("--as-if: start it without torchrun; the processes are only imagined")
+    assert config.as_if is not None
+    counts, link = config.as_if
+    lines, rows, alone_s = [], [], _seconds_alone(config, build_trainer)
+    for count in counts:
+        with pretended(count):
+            trainer = build_trainer(deepcopy(config))  # what "auto" resolves to may be another for one process
+            measured = measure(trainer)
+        batch_size = trainer.loop.loader.batch_size
+        lines += _details(measured, count) if len(counts) == 1 else []
+        if count > batch_size:
+            lines.append(f"warning: a batch has {batch_size} samples, so {count - batch_size} of {count} have none")
+        rows.append(_row(measured, count, link, alone_s))
+        del trainer
+        free_memory()
+    return [*_premises(link, alone_s), *lines, *_table([TITLES, *rows])]
+
+
+def measure(trainer: BaseTrainer) -> Measured:
+    """Train a few steps of this process's share; return what they were. The trainer must not be used afterwards.
+
+    Raises ConfigError where an epoch is too short to measure a step.
+    """
+    trainer.loop.attach()
+    trainer._preflight()
+    if "lr_scheduler" in vars(trainer):  # a schedule may have fewer steps than this
+        trainer.lr_scheduler = None  # type: ignore[attr-defined]
+    recorder, saved = Recorder(), SavedForBackward()
+    steps: list[tuple[float, list[Exchange], float]] = []  # its end, what it sent, seconds in calls of the group
+
+    def after_step(*_: Any) -> None:
+        steps.append((time.perf_counter(), *recorder.taken()))
+
+    trainer.optimizer.register_step_post_hook(after_step)
+    with TemporaryDirectory() as folder:  # for loops that write files of their own into the run directory
+        trainer.config.save_dir = Path(folder)
+        run_few_steps(trainer, 2)  # warms up
+        with ExitStack() as stack:
+            if not trainer.options.cuda_graph:  # of one process; nothing can be seen in it
+                stack.enter_context(recorder)
+                stack.enter_context(saved.counted())
+            steps.clear()
+            run_few_steps(trainer, 4)
+        exchanges = steps[-1][1]
+        # An imagined group copies what the others would have sent, which is the link's work. The least, as all vary.
+        calls_s = min(seconds for _, _, seconds in steps[1:] or steps)
+        compute_s = max(0.0, _step_seconds(trainer, steps) - calls_s)
+    memory = state_held(trainer) | {"activations": saved.peak} | _exchange_memory(trainer, exchanges)
+    sampler = trainer.loop.loader.batch_sampler
+    num_samples = sum(sampler.share.sizes(iter([sampler.batch_size]))) * trainer.options.grad_accum_steps
+    return Measured(num_samples, compute_s, exchanges, memory)
+
+
+def _step_seconds(trainer: BaseTrainer, steps: list[tuple[float, Any, Any]]) -> float:
+    """Return the median time of a step, without what is around an epoch."""
+    times: list[float] = []
+    started = time.perf_counter()
+    while time.perf_counter() - started < MIN_S:
+        steps.clear()
+        run_few_steps(trainer, NUM_STEPS)
+        times += [end - begin for (begin, *_), (end, *_) in pairwise(steps)]
+        if not times:
+            raise ConfigError("--as-if: an epoch must have two steps or more, to measure one")
+    return median(times)
+
+
+def _seconds_alone(config: ConfigParser, build_trainer: Callable[[ConfigParser], BaseTrainer]) -> float | None:
+    """Return how long a step of one process takes; None where it does not fit into memory."""
+    try:
+        return measure(build_trainer(deepcopy(config))).compute_s
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        free_memory()
+
+
+def _exchange_memory(trainer: BaseTrainer, exchanges: list[Exchange]) -> dict[str, int]:
+    """Return the bytes of what is sent or received at a time: buckets, a gathered block, or the vectors of slices."""
+    largest: dict[str, int] = {}
+    for kind, size in exchanges:
+        largest[kind] = max(size, largest.get(kind, 0))
+    chosen = trainer.options.strategy
+    if trainer.options.virtual_ranks is None and chosen.type != "fsdp":
+        buckets = sum(size for kind, size in exchanges if kind == "all-reduce")
+        return {"buckets": 0 if chosen.gradient_as_bucket_view else buckets}
+    name = "gathered block" if chosen.type == "fsdp" else "vectors"
+    return {name: sum(largest.values())}
+
+
+def _premises(link: Link, alone_s: float | None) -> list[str]:
+    """Return what the figures are true for."""
+    alone = "does not fit into memory here" if alone_s is None else f"takes {_ms(alone_s)}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, threads: {torch.get_num_threads()}"
+    return [
+        f"measured here ({device}): a step of one process, with the whole batch, {alone}",
+        f"assumed: a ring of links with {link.speed / 1e9:g} GB/s, {link.latency * 1e6:g} us a message "
+        "(--link-speed, --link-latency), and processes on such devices",
+        "not counted: validation, saves, and metrics, which processes merge every 32 steps",
+    ]
+
+
+def _details(measured: Measured, count: int) -> list[str]:
+    """Return what one process holds and sends."""
+    held = " + ".join(f"{name} {_size(size)}" for name, size in measured.memory.items() if size)
+    sent = [
+        f"{number} {exchange.kind} of {_size(exchange.size)}"
+        for exchange, number in Counter(measured.exchanges).items()
+    ]
+    return [f"memory of each of {count} processes: {held}", f"exchanged in a step: {', '.join(sent) or 'nothing'}"]
+
+
+def _row(measured: Measured, count: int, link: Link, alone_s: float | None) -> tuple[str, ...]:
+    """Return the line of `count` processes, as TITLES."""
+    link_s = link.seconds(measured.exchanges, count)
+    together = measured.compute_s + link_s
+    speedup = alone_s / together if alone_s is not None else None
+    return (
+        f"{count:,}",
+        f"{measured.num_samples:,}",
+        _size(sum(measured.memory.values())),
+        _size(sum(exchange.sent(count) for exchange in measured.exchanges)),
+        _ms(measured.compute_s),
+        _ms(link_s),
+        _ms(together),
+        _ms(max(measured.compute_s, link_s)),
+        "-" if speedup is None else f"{speedup:.2f}",
+        "-" if speedup is None else f"{speedup / count:.1%}",
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return the rows in columns, aligned on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.2f} ms"
+
+
+def _size(number: float) -> str:
+    """Return bytes in the largest unit that leaves a digit before the point."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1024 and len(units) > 1:
+        number, units = number / 1024, units[1:]
+    return f"{number:.4g} {units[0]}"
