@@ -69,7 +69,6 @@ class ConfigParser:
         self.has_taken_weights = False  # those of `init_from`
         self.allow_inexact = allow_inexact
         self.is_rehearsal = is_rehearsal
-        self.as_if: AsIf | None = None  # numbers of processes to rehearse for
         self._must_be_first = False  # with --resume-latest, where there was no run yet
         self.layers = config if isinstance(config, ConfigLayers) else ConfigLayers(config)
         self.config = self.layers.config  # the whole of it, defaults included
@@ -108,7 +107,6 @@ class ConfigParser:
         setup_logging()
         cli = args.parse_args(argv)
         answer_question(cli, args, slots)
-        as_if = as_if_of(cli)
         is_resumed = cli.resume is not None and cli.config is None
         is_rehearsal, goes_on = getattr(cli, "check", False), getattr(cli, "resume_latest", False)
         if cli.resume and goes_on:
@@ -121,7 +119,7 @@ class ConfigParser:
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
-        config.as_if = as_if
+        config.as_if = as_if_of(cli)
         config.allow_inexact = getattr(cli, "allow_inexact", False)
         if goes_on:
             config.go_on_with_newest()
