@@ -45,6 +45,9 @@ class ConfigParser:
     `facts` are what the data says, for models, losses and metrics whose arguments have these names.
     """
 
+    as_if: AsIf | None = None
+    """With --as-if: the numbers of processes to rehearse for."""
+
     def __init__(
         self,
         config: dict[str, Any] | ConfigLayers,

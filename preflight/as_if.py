@@ -33,6 +33,14 @@ NUM_STEPS, MIN_S = 12, 1.0  # measured at a time, and for at least so long
 TITLES = ("processes", "samples", "memory", "sent", "compute", "link", "a step", "overlapped", "speedup", "efficiency")
 
 
+class Step(NamedTuple):
+    """A step that was made: when it ended, what it exchanged, and the seconds that those calls took."""
+
+    end_s: float
+    exchanges: list[Exchange]
+    calls_s: float
+
+
 class Measured(NamedTuple):
     """A step of the process with the most samples, and what that holds, in bytes by name."""
 
@@ -51,79 +59,80 @@ def rehearse_as_if(config: ConfigParser, build_trainer: Callable[[ConfigParser],
         raise ConfigError("--as-if: start it without torchrun; the processes are only imagined")
     assert config.as_if is not None
     counts, link = config.as_if
-    lines, rows, alone_s = [], [], _seconds_alone(config, build_trainer)
+    measured = []
     for count in counts:
         with pretended(count):
-            trainer = build_trainer(deepcopy(config))  # what "auto" resolves to may be another for one process
-            measured = measure(trainer)
-        batch_size = trainer.loop.loader.batch_size
-        lines += _details(measured, count) if len(counts) == 1 else []
-        if count > batch_size:
-            lines.append(f"warning: a batch has {batch_size} samples, so {count - batch_size} of {count} have none")
-        rows.append(_row(measured, count, link, alone_s))
-        del trainer
+            measured.append(_measured(build_trainer(deepcopy(config))))  # what "auto" resolves to may differ
         free_memory()
-    return [*_premises(link, alone_s), *lines, *_table([TITLES, *rows])]
-
-
-def measure(trainer: BaseTrainer) -> Measured:
-    """Train a few steps of this process's share; return what they were. The trainer must not be used afterwards.
-
-    Raises ConfigError where an epoch is too short to measure a step.
-    """
-    trainer.loop.attach()
-    trainer._preflight()
-    if "lr_scheduler" in vars(trainer):  # a schedule may have fewer steps than this
-        trainer.lr_scheduler = None  # type: ignore[attr-defined]
-    recorder, saved = Recorder(), SavedForBackward()
-    steps: list[tuple[float, list[Exchange], float]] = []  # its end, what it sent, seconds in calls of the group
-
-    def after_step(*_: Any) -> None:
-        steps.append((time.perf_counter(), *recorder.taken()))
-
-    trainer.optimizer.register_step_post_hook(after_step)
-    with TemporaryDirectory() as folder:  # for loops that write files of their own into the run directory
-        trainer.config.save_dir = Path(folder)
-        run_few_steps(trainer, 2)  # warms up
-        with ExitStack() as stack:
-            if not trainer.options.cuda_graph:  # of one process; nothing can be seen in it
-                stack.enter_context(recorder)
-                stack.enter_context(saved.counted())
-            steps.clear()
-            run_few_steps(trainer, 4)
-        exchanges = steps[-1][1]
-        # An imagined group copies what the others would have sent, which is the link's work. The least, as all vary.
-        calls_s = min(seconds for _, _, seconds in steps[1:] or steps)
-        compute_s = max(0.0, _step_seconds(trainer, steps) - calls_s)
-    memory = state_held(trainer) | {"activations": saved.peak} | _exchange_memory(trainer, exchanges)
-    sampler = trainer.loop.loader.batch_sampler
-    num_samples = sum(sampler.share.sizes(iter([sampler.batch_size]))) * trainer.options.grad_accum_steps
-    return Measured(num_samples, compute_s, exchanges, memory)
-
-
-def _step_seconds(trainer: BaseTrainer, steps: list[tuple[float, Any, Any]]) -> float:
-    """Return the median time of a step, without what is around an epoch."""
-    times: list[float] = []
-    started = time.perf_counter()
-    while time.perf_counter() - started < MIN_S:
-        steps.clear()
-        run_few_steps(trainer, NUM_STEPS)
-        times += [end - begin for (begin, *_), (end, *_) in pairwise(steps)]
-        if not times:
-            raise ConfigError("--as-if: an epoch must have two steps or more, to measure one")
-    return median(times)
-
-
-def _seconds_alone(config: ConfigParser, build_trainer: Callable[[ConfigParser], BaseTrainer]) -> float | None:
-    """Return how long a step of one process takes; None where it does not fit into memory."""
     try:
-        return measure(build_trainer(deepcopy(config))).compute_s
+        alone_s = _measured(build_trainer(deepcopy(config))).compute_s
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return None
-    finally:
-        free_memory()
+        alone_s = None
+    lines, batch_size = _premises(link, alone_s), config["data_loader"]["args"]["batch_size"]
+    lines += _details(measured[0], counts[0]) if len(counts) == 1 else []
+    if (most := max(counts)) > batch_size:
+        lines.append(f"warning: a batch has {batch_size} samples, so {most - batch_size} of {most} processes have none")
+    rows = [_row(*pair, link, alone_s) for pair in zip(measured, counts)]
+    return [*lines, *_table([TITLES, *rows])]
+
+
+def _measured(trainer: BaseTrainer) -> Measured:
+    """Return what a step of this process is. The trainer must not be used afterwards."""
+    with TemporaryDirectory() as folder:  # for loops that write files of their own into the run directory
+        trainer.config.save_dir = Path(folder)
+        step, memory = observe(trainer)
+        # An imagined group copies what the others would have sent, which is the link's work.
+        compute_s = max(0.0, _step_seconds(trainer) - step.calls_s)
+    sampler = trainer.loop.loader.batch_sampler
+    num_samples = sum(sampler.share.sizes(iter([sampler.batch_size]))) * trainer.options.grad_accum_steps
+    return Measured(num_samples, compute_s, step.exchanges, memory)
+
+
+def observe(trainer: BaseTrainer) -> tuple[Step, dict[str, int]]:
+    """Train a few steps of this process's share; return the last one, and the bytes that are held, by name.
+
+    All processes must call this. The trainer must not be used to train afterwards.
+    """
+    trainer.loop.attach()
+    if not trainer.loop.is_followed:
+        raise ConfigError("--as-if: needs a map-style dataset")
+    trainer._preflight()
+    if "lr_scheduler" in vars(trainer):  # a schedule may have fewer steps than this
+        trainer.lr_scheduler = None  # type: ignore[attr-defined]
+    recorder, saved, steps = Recorder(), SavedForBackward(), []
+
+    def after_step(*_: Any) -> None:
+        steps.append(Step(time.perf_counter(), *recorder.taken()))
+
+    hook = trainer.optimizer.register_step_post_hook(after_step)
+    run_few_steps(trainer, 2)  # warms up
+    steps.clear()
+    with ExitStack() as stack:
+        if not trainer.options.cuda_graph:  # of one process; nothing can be seen in it
+            stack.enter_context(recorder)
+            stack.enter_context(saved.counted())
+        run_few_steps(trainer, 4)
+    hook.remove()
+    exchanges = steps[-1].exchanges
+    memory = state_held(trainer) | {"activations": saved.peak} | _exchange_memory(trainer, exchanges)
+    return steps[-1]._replace(calls_s=min(step.calls_s for step in steps)), memory
+
+
+def _step_seconds(trainer: BaseTrainer) -> float:
+    """Return the median time of a step, without what is around an epoch. Raises ConfigError for an epoch of one."""
+    times: list[float] = []
+    ends: list[float] = []
+    trainer.optimizer.register_step_post_hook(lambda *_: ends.append(time.perf_counter()))
+    started = time.perf_counter()
+    while not times or time.perf_counter() - started < MIN_S:
+        ends.clear()
+        run_few_steps(trainer, NUM_STEPS)
+        times += [end - begin for begin, end in pairwise(ends)]
+        if not times:
+            raise ConfigError("--as-if: an epoch must have two steps or more, to measure one")
+    return median(times)
 
 
 def _exchange_memory(trainer: BaseTrainer, exchanges: list[Exchange]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,8 @@ def test_ddp_sends_and_holds_the_whole_model(num_processes: int) -> None:
 
 def test_fsdp_gathers_block_by_block_and_holds_a_part(num_processes: int) -> None:
     model, recorder = nn.Sequential(nn.Linear(4, 4096), nn.ReLU(), nn.Linear(4096, 8)), Recorder()
-    shard(model, TrainerOptions(epochs=1, strategy={"type": "fsdp", "blocks": ["0"]}))
+    options: dict[str, Any] = {"epochs": 1, "strategy": {"type": "fsdp", "blocks": ["0"]}}
+    shard(model, TrainerOptions(**options))
     optimizer = torch.optim.AdamW(model.parameters())
     with recorder:
         model(torch.ones(2, 4)).sum().backward()
