@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +101,7 @@ def as_if_of(cli: argparse.Namespace) -> AsIf | None:
     if not cli.check:
         raise ConfigError("--as-if goes with --check: it trains nothing")
     numbers = asked.split(",")
-    if not all(text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_PROCESSES for text in numbers):
+    if not all(re.fullmatch("[1-9][0-9]{0,3}", text) and int(text) <= MAX_PROCESSES for text in numbers):
         raise ConfigError(f"--as-if: {asked!r}; give a number of processes from 1 to {MAX_PROCESSES}, or 2,4,8")
     return AsIf([int(text) for text in numbers], Link.parse(speed or LINK[0], latency or LINK[1]))
 

@@ -34,9 +34,8 @@ TITLES = ("processes", "samples", "memory", "sent", "compute", "link", "a step",
 
 
 class Step(NamedTuple):
-    """A step that was made: when it ended, what it exchanged, and the seconds that those calls took."""
+    """A step that was made: what it exchanged, and the seconds that those calls took."""
 
-    end_s: float
     exchanges: list[Exchange]
     calls_s: float
 
@@ -44,6 +43,7 @@ class Step(NamedTuple):
 class Measured(NamedTuple):
     """A step of the process with the most samples, and what that holds, in bytes by name."""
 
+    batch_size: int
     num_samples: int
     compute_s: float
     exchanges: list[Exchange]
@@ -70,7 +70,7 @@ def rehearse_as_if(config: ConfigParser, build_trainer: Callable[[ConfigParser],
         if not is_out_of_memory(error):
             raise
         alone_s = None
-    lines, batch_size = _premises(link, alone_s), config["data_loader"]["args"]["batch_size"]
+    lines, batch_size = _premises(link, alone_s), measured[0].batch_size
     lines += _details(measured[0], counts[0]) if len(counts) == 1 else []
     if (most := max(counts)) > batch_size:
         lines.append(f"warning: a batch has {batch_size} samples, so {most - batch_size} of {most} processes have none")
@@ -87,7 +87,7 @@ def _measured(trainer: BaseTrainer) -> Measured:
         compute_s = max(0.0, _step_seconds(trainer) - step.calls_s)
     sampler = trainer.loop.loader.batch_sampler
     num_samples = sum(sampler.share.sizes(iter([sampler.batch_size]))) * trainer.options.grad_accum_steps
-    return Measured(num_samples, compute_s, step.exchanges, memory)
+    return Measured(sampler.batch_size, num_samples, compute_s, step.exchanges, memory)
 
 
 def observe(trainer: BaseTrainer) -> tuple[Step, dict[str, int]]:
@@ -104,7 +104,7 @@ def observe(trainer: BaseTrainer) -> tuple[Step, dict[str, int]]:
     recorder, saved, steps = Recorder(), SavedForBackward(), []
 
     def after_step(*_: Any) -> None:
-        steps.append(Step(time.perf_counter(), *recorder.taken()))
+        steps.append(Step(*recorder.taken()))
 
     hook = trainer.optimizer.register_step_post_hook(after_step)
     run_few_steps(trainer, 2)  # warms up
@@ -124,7 +124,13 @@ def _step_seconds(trainer: BaseTrainer) -> float:
     """Return the median time of a step, without what is around an epoch. Raises ConfigError for an epoch of one."""
     times: list[float] = []
     ends: list[float] = []
-    trainer.optimizer.register_step_post_hook(lambda *_: ends.append(time.perf_counter()))
+
+    def after_step(*_: Any) -> None:
+        if trainer.device.type == "cuda":  # else the host would run ahead
+            torch.cuda.synchronize(trainer.device)
+        ends.append(time.perf_counter())
+
+    trainer.optimizer.register_step_post_hook(after_step)
     started = time.perf_counter()
     while not times or time.perf_counter() - started < MIN_S:
         ends.clear()
