@@ -15,6 +15,7 @@ from torch import nn
 from base import BaseDataLoader, counted
 from checkpoint.file import BEST, load_checkpoint
 from checkpoint.parts import eval_weights, saved_facts
+from checkpoint.records import record_test
 from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
 from trainer.evaluation import evaluate
@@ -53,6 +54,8 @@ def main(config: ConfigParser) -> dict[str, float]:
     result = evaluate(model, criterion, counted(batches), metrics, device)
     for name, value in result.items():
         logger.info(f"{name}: {value:.6f}")
+    if config.resume:  # with a config of the run, not of another
+        record_test(path, checkpoint.get("epoch"), result, num_samples)
     return result
 
 

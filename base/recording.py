@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import astuple
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checkpoint.file import LATEST
-from checkpoint.run_status import run_number, status_reported
+from checkpoint.records import record_process
+from checkpoint.run_status import progress, run_number, status_reported
 from checkpoint.shard_writer import ShardWriter
 from checkpoint.shards import remove_unnamed
 from checkpoint.writer import CheckpointWriter
@@ -43,14 +44,19 @@ def recorded(trainer: BaseTrainer, log_sizes: dict[str, int] | None, check_held:
         return
     number = run_number(run_dir, log_sizes)
     trainer.config.start_logging()
+    record_process(run_dir, trainer.environment, trainer.config.resume)
     with (
         mirrored(run_dir, [name for name in trainer.options.writers if name != "tensorboard"]),
-        status_reported(run_dir, number, trainer.position, trainer._final_state, check_held),
+        status_reported(run_dir, number, partial(_progress, trainer), trainer._final_state, check_held),
         RunLog(run_dir, trainer.writer, number, log_sizes, check_held) as trainer.run_log,
         writer(run_dir, options.keep_checkpoints, trainer.run_log.sync) as trainer.checkpoints,
         _nothing_to_resume_before_the_first_step(trainer),
     ):
         yield
+
+
+def _progress(trainer: BaseTrainer) -> dict[str, Any]:
+    return progress(trainer.position.state_dict(), trainer.monitor.state_dict(), trainer.config.config)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from utils.file_lock import LockHeldError, file_lock
 
 LOCK_FILE = ".lock"
 OUR_FILE = (
-    r"(config\.json|status\.json|info\.log|metrics\.jsonl|events\.out\.tfevents\..*|(latest|previous|model_best|"
-    r"checkpoint-epoch\d+)\.pth)"
+    r"((config|status|environment|test)\.json|git(\.\d+)?\.diff|info\.log|metrics\.jsonl|events\.out\.tfevents\..*|"
+    r"(latest|previous|model_best|checkpoint-epoch\d+)\.pth)"
 )
 OUR_TEMP = re.compile(rf"\.{OUR_FILE}\.\d+\.tmp")  # as `write_temp` and `link` call them
 RESERVED = re.compile(rf"{OUR_FILE}|\.lock(\.held)?")

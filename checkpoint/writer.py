@@ -15,13 +15,12 @@ import numpy as np
 import torch
 
 from checkpoint.file import BEST, LATEST, PREVIOUS, epoch_of, serialise
-from checkpoint.run_status import write_status
+from checkpoint.run_status import progress, write_status
 from checkpoint.shards import remove_unnamed
 from logger.run_log import RUN
 from utils.errors import NonFiniteError, writing_to
 from utils.files import fsync_dir, write_temp
 from utils.nested import map_tensors
-from utils.position import Position
 
 USUAL_GRACE_S = 30  # what Kubernetes gives a process between SIGTERM and SIGKILL, and Slurm by default
 NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
@@ -106,8 +105,8 @@ class CheckpointWriter:
             temp.unlink(missing_ok=True)
         fsync_dir(self.run_dir)
         self._prune()
-        number = snapshot.get("logs", {}).get(RUN)
-        write_status(self.run_dir, "running", Position(**snapshot["position"]), number)
+        so_far = progress(snapshot["position"], snapshot["monitor"], snapshot["config"])
+        write_status(self.run_dir, "running", snapshot.get("logs", {}).get(RUN), so_far)
 
     def _prune(self) -> None:
         """Delete the oldest epoch checkpoints beyond `keep`, and what no checkpoint names any more.

@@ -50,6 +50,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", help="config file (JSON or YAML)")
     parser.add_argument("-r", "--resume", help="run directory or checkpoint to resume from")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
+    parser.add_argument("--name", help="override name: the directory of the run under trainer.save_dir")
+    parser.add_argument("--tag", help="override tag: a word to find the run by")
     parser.add_argument("--resume-latest", action="store_true", help="resume the newest run, or start one")
     parser.add_argument("--allow-inexact", action="store_true", help="resume even where it cannot be exact")
 
@@ -85,7 +87,7 @@ def add_override_flags(parser: argparse.ArgumentParser, options: Iterable[Custom
 def overrides_of(cli: argparse.Namespace, options: Iterable[CustomArg]) -> dict[str, Any]:
     """Return the values that the command line gives, by their paths. Raises ConfigError."""
     given = {target: getattr(cli, _dest(flags)) for flags, _, target in options}
-    given["device"] = getattr(cli, "device", None)
+    given |= {key: getattr(cli, key, None) for key in ("device", "name", "tag")}
     overrides = {path: value for path, value in given.items() if value is not None}
     texts = [text for entry in cli.set for text in ([entry] if isinstance(entry, str) else entry)]
     return overrides | dict(parse_override(text) for text in texts)

@@ -198,6 +198,9 @@ class RunConfig(Options):
     name: Annotated[str, MAY_CHANGE] = Field(
         pattern=NAME_PATTERN, description="letters, digits, '.', '_', '-', at most 64: a directory under save_dir"
     )
+    tag: Annotated[str | None, MAY_CHANGE] = Field(
+        default=None, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", description="a word to find the run by, in runs.py"
+    )
     n_gpu: Annotated[NonNegativeInt, MAY_CHANGE] = Field(default=1, description="0: CPU; 1: a GPU where there is one")
     device: Annotated[str, MAY_CHANGE] = Field(
         default="auto", pattern=f"^({DEVICE_PATTERN})$", description="auto, cpu, mps, cuda or cuda:N"

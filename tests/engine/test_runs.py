@@ -225,8 +225,9 @@ def test_without_tensorboard_there_are_no_event_files(config: dict[str, Any]) ->
 def test_a_run_directory_holds_what_it_says(config: dict[str, Any]) -> None:
     run_dir = train(config)
     names = {path.name for path in run_dir.iterdir() if not path.name.startswith("events")}
-    assert names == {
-        *("config.json", "info.log", "metrics.jsonl", "status.json", ".lock", "latest.pth", "previous.pth"),
+    assert names - {"git.diff"} == {
+        *("config.json", "environment.json", "info.log", "metrics.jsonl", "status.json", ".lock"),
+        *("latest.pth", "previous.pth"),
         *("model_best.pth", "checkpoint-epoch1.pth", "checkpoint-epoch2.pth"),
     }
     status = json.loads((run_dir / "status.json").read_text())
