@@ -1,0 +1,77 @@
+"""Whether the process of a run still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+
+def is_alive(run_dir: Path, state: dict[str, Any]) -> bool | None:
+    """Whether the process that status.json, `state`, names still trains; None on another host, which cannot be asked.
+
+    The lock says so, since another process may have the number by now. Where it was deleted, the number must do.
+    """
+    pid = state.get("pid")
+    if state.get("host") != socket.gethostname():
+        return None
+    if pid == os.getpid():  # which must not open its own lock: closing a file drops all record locks on it
+        return True
+    held = is_held(run_dir)
+    return _is_process(pid) if held is None else held
+
+
+def is_held(run_dir: Path) -> bool | None:
+    """Whether another process holds the lock of `run_dir`; None where there is no lock to ask."""
+    try:
+        if fcntl is None:
+            import filelock
+
+            with filelock.FileLock(run_dir / f"{LOCK}.held").acquire(timeout=0.1):
+                return False
+        with open(run_dir / LOCK, "rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed as the file closes
+            return False
+    except FileNotFoundError:
+        return None
+    except (BlockingIOError, PermissionError, TimeoutError):
+        return True
+    except OSError:
+        return None
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[bool]:
+    """Hold the lock of `run_dir`, so that no process resumes the run meanwhile; yield whether that could be had."""
+    if fcntl is None or not (run_dir / LOCK).exists():  # Windows deletes no file that is open
+        yield not is_held(run_dir)
+        return
+    with open(run_dir / LOCK, "rb+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _is_process(pid: Any) -> bool:
+    if os.name == "nt" or not isinstance(pid, int) or pid <= 0:  # on Windows os.kill ends the process
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True

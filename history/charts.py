@@ -1,0 +1,89 @@
+"""The curves of runs as plain data for plotly.js: which charts there are, and what is in each."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from history.compare import NOT_METRICS, metric_names
+from history.run import Run
+from history.text import finite
+
+MAX_POINTS = 1000
+NUM_COLORS = 8  # of style.css
+
+
+def charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return {"title", "traces"} of each metric; "val_loss" and "loss" share the chart "loss".
+
+    A trace has x (the global step), y, epoch, name, color (a number from 0), and dash. With one run the color says
+    what a curve is, with several which run it is of.
+    """
+    metrics = dict.fromkeys(metric.removeprefix("val_") for metric in [*metric_names(runs), *_step_names(runs)])
+    found = []
+    for metric in sorted(metrics, key=lambda name: name.startswith(("perf/", "lr/"))):
+        traces = [
+            trace
+            for number, (run, name) in enumerate(zip(runs, names))
+            for trace in (_traces(run, metric) if len(runs) == 1 else _traces_of_one(run, metric, name, number))
+        ]
+        if traces:
+            found.append({"title": metric, "traces": traces})
+    return found
+
+
+def legend(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[int, str]]:
+    """Return color and meaning of each kind of curve."""
+    if len(runs) > 1:
+        return [(number % NUM_COLORS, name) for number, name in enumerate(names)]
+    return [(0, "validation"), (1, "training, mean of an epoch"), (2, "training, single steps")]
+
+
+def _traces(run: Run, metric: str) -> list[dict[str, Any]]:
+    kinds = [(run.epoch_log, f"val_{metric}", "validation", 0), (run.epoch_log, metric, "training", 1)]
+    steps = [record for record in run.records if record.get("kind") == "step"]
+    found = [_trace(records, key, name, color) for records, key, name, color in [*kinds, (steps, metric, "step", 2)]]
+    return [trace for trace in found[::-1] if trace]  # the steps, which are noisy, behind the rest
+
+
+def _traces_of_one(run: Run, metric: str, name: str, number: int) -> list[dict[str, Any]]:
+    kinds = [(f"val_{metric}", f"{name}, validation", "solid"), (metric, f"{name}, training", "dot")]
+    has_both = any(f"val_{metric}" in log for log in run.epoch_log)
+    found = [
+        _trace(run.epoch_log, key, text if has_both else name, number % NUM_COLORS, dash if has_both else "solid")
+        for key, text, dash in kinds
+    ]
+    return [trace for trace in found if trace]
+
+
+def _trace(records: list[dict[str, Any]], key: str, name: str, color: int, dash: str = "solid") -> dict[str, Any]:
+    """Return the curve of `key`, thinned out; {} where it has no value."""
+    points = [
+        (step, finite(record.get(key)), record.get("epoch"))
+        for record in records
+        if key in record and (step := finite(record.get("global_step"))) is not None
+    ]
+    if not any(value is not None for _, value, _ in points):
+        return {}
+    xs, ys, epochs = zip(*_thinned(points))
+    return {"x": xs, "y": ys, "epoch": epochs, "name": html.escape(name), "color": color, "dash": dash}
+
+
+def _thinned(points: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return at most about 1,000 points: the first and the last, and of each stretch the lowest and the highest."""
+    if len(points) <= MAX_POINTS:
+        return points
+    num_stretches = MAX_POINTS // 2
+    kept = {0, len(points) - 1}
+    for i in range(num_stretches):
+        stretch = range(i * len(points) // num_stretches, (i + 1) * len(points) // num_stretches)
+        known = [j for j in stretch if points[j][1] is not None]
+        if known:
+            kept |= {min(known, key=lambda j: points[j][1]), max(known, key=lambda j: points[j][1])}
+    return [points[j] for j in sorted(kept)]
+
+
+def _step_names(runs: Sequence[Run]) -> list[str]:
+    records = (record for run in runs for record in run.records if record.get("kind") == "step")
+    return [name for name in dict.fromkeys(key for record in records for key in record) if name not in NOT_METRICS]

@@ -1,0 +1,45 @@
+"""Pieces of HTML, in which every value is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+
+class Html(str):
+    """Text that is HTML already: `format` and `join` escape whatever is not."""
+
+    def format(self, *values: object) -> Html:  # type: ignore[override]
+        """Return the text with `values` in its {}, escaped unless they are Html."""
+        return Html(
+            super().format(*(value if isinstance(value, Html) else html.escape(str(value)) for value in values))
+        )
+
+    def join(self, parts: Iterable[str]) -> Html:
+        """Return the parts as one Html."""
+        return Html(super().join(part if isinstance(part, Html) else html.escape(part) for part in parts))
+
+
+def section(title: str, *content: Html) -> Html:
+    """Return a heading and what is under it."""
+    return Html("<section>\n<h2>{}</h2>\n{}\n</section>").format(title, Html("\n").join(content))
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
+    """Return a table whose first column names the rows; a wide one scrolls, also by keyboard."""
+    heads = Html("").join(Html('<th scope="col">{}</th>').format(cell) for cell in header)
+    lines = [
+        Html('<tr><th scope="row">{}</th>{}</tr>').format(
+            row[0], Html("").join(Html("<td>{}</td>").format(cell) for cell in row[1:])
+        )
+        for row in rows
+    ]
+    return Html(
+        '<div class="scroll" role="region" tabindex="0" aria-label="{0}"><table><caption>{0}</caption>'
+        "<thead><tr>{1}</tr></thead>\n<tbody>\n{2}\n</tbody></table></div>"
+    ).format(caption, heads, Html("\n").join(lines))
+
+
+def folded(title: str, content: Html) -> Html:
+    """Return `content` under a line that unfolds it."""
+    return Html("<details><summary>{}</summary>\n{}\n</details>").format(title, content)

@@ -1,0 +1,107 @@
+"""A page of one run or several, in one file that asks nothing of any other place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from history.charts import MAX_POINTS, charts, legend
+from history.compare import labels
+from history.page import Html, section
+from history.pictures import pictures
+from history.report_tables import comparison_tables, config_table, environment_table, git_section, summary, values_table
+from history.run import Run
+from history.text import HistoryError, value_text
+
+HERE = Path(__file__).resolve().parent
+# Whatever a run's files say, the browser loads nothing and sends nothing.
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+
+
+def write_report(runs: Sequence[Run], file: str | Path) -> Path:
+    """Write the page of `runs` to `file`, whole or not at all; return its path. Raises HistoryError."""
+    path, page = Path(file), report_page(runs)
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temp.write_text(page, encoding="utf-8", errors="backslashreplace")
+        os.replace(temp, path)
+    except OSError as error:
+        raise HistoryError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        temp.unlink(missing_ok=True)
+    return path
+
+
+def report_page(runs: Sequence[Run]) -> str:
+    """Return the HTML of the page: curves, pictures, config, environment, git. Raises HistoryError without plotly."""
+    names = labels(runs)
+    title = f"{runs[0].name}/{runs[0].run_id}" if len(runs) == 1 else f"{len(runs)} runs"
+    found = charts(runs, names)
+    parts = [Html("<h1>{}</h1>").format(value_text(title)), summary(runs, names)]
+    parts += [section("Curves", *_curves(runs, names, found))]
+    if len(runs) > 1:
+        parts += [section("Compared", *comparison_tables(runs, names))]
+    for run, name in zip(runs, names):
+        parts += _details(run, "" if len(runs) == 1 else f" of {name}")
+    data = json.dumps(found, allow_nan=False).replace("<", "\\u003c")  # so that no name ends the script
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            Html("<title>{}</title>").format(value_text(title)),
+            f"<style>\n{_text('style.css')}</style>\n</head>\n<body>\n<main>",
+            *parts,
+            f'</main>\n<script type="application/json" id="charts">{data}</script>',
+            *([f"<script>{_plotly()}</script>", f"<script>\n{_text('charts.js')}</script>"] if found else []),
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+def _curves(runs: Sequence[Run], names: Sequence[str], found: list[dict[str, Any]]) -> list[Html]:
+    """Return the legend, and a place for each chart, whose values are in a table for those who cannot see it."""
+    if not found:
+        return [Html("<p>No epoch has ended yet.</p>")]
+    used = {trace["color"] for chart in found for trace in chart["traces"]}
+    items = [(color, text) for color, text in legend(runs, names) if color in used]
+    swatch = '<li><span style="background: var(--c{})"></span>{}</li>'
+    parts = [Html('<ul class="legend">{}</ul>').format(Html("").join(Html(swatch).format(*item) for item in items))]
+    if len(runs) > 1:
+        parts += [Html('<p class="muted">Solid: validation. Dotted: training.</p>')]
+    if any(len(trace["x"]) >= MAX_POINTS // 2 for chart in found for trace in chart["traces"]):
+        parts += [Html('<p class="muted">Of long curves, the lowest and highest points of each stretch.</p>')]
+    figure = (
+        '<figure><figcaption id="caption{0}">{1}</figcaption>'
+        '<div class="chart" id="chart{0}" role="img" aria-labelledby="caption{0}"></div></figure>'
+    )
+    figures = Html("\n").join(Html(figure).format(i, value_text(chart["title"])) for i, chart in enumerate(found))
+    return [*parts, Html('<div class="charts">\n{}\n</div>').format(figures)]
+
+
+def _details(run: Run, of: str) -> list[Html]:
+    """Return what is known of one run beside its curves; `of` is what its headings end with."""
+    shown = pictures(run)
+    return [
+        *([section(f"Values{of}", values_table(run))] if run.epoch_log else []),
+        *([section(f"Pictures{of}", shown)] if shown else []),
+        section(f"Config{of}", config_table(run)),
+        section(f"Environment{of}", environment_table(run)),
+        *git_section(run, of),
+    ]
+
+
+def _plotly() -> str:
+    """Return the text of plotly.js. Raises HistoryError where plotly is not installed."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise HistoryError("pages need plotly for their curves: pip install 'plotly>=6,<8'", exit_code=1) from None
+    return get_plotlyjs().replace("</script", "<\\/script")
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
