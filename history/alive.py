@@ -33,21 +33,24 @@ def is_alive(run_dir: Path, state: dict[str, Any]) -> bool | None:
 
 def is_held(run_dir: Path) -> bool | None:
     """Whether another process holds the lock of `run_dir`; None where there is no lock to ask."""
-    try:
-        if fcntl is None:
-            import filelock
+    if fcntl is None:
+        import filelock
 
+        try:
             with filelock.FileLock(run_dir / f"{LOCK}.held").acquire(timeout=0.1):
                 return False
-        with open(run_dir / LOCK, "rb") as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed as the file closes
-            return False
-    except FileNotFoundError:
-        return None
-    except (BlockingIOError, PermissionError, TimeoutError):
-        return True
+        except (OSError, TimeoutError):
+            return True
+    try:
+        file = open(run_dir / LOCK, "rb")  # noqa: SIM115  # closed below
     except OSError:
         return None
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed as the file closes
+        except OSError:
+            return True
+        return False
 
 
 @contextmanager

@@ -15,7 +15,7 @@ function draw() {
         const traces = chart.traces.map((trace) => ({
             type: "scatter", mode: trace.x.length > 60 ? "lines" : "lines+markers",
             x: trace.x, y: trace.y, customdata: trace.epoch, name: trace.name,
-            line: { color: color(`c${trace.color}`), dash: trace.dash, width: trace.name === "step" ? 1 : 2 },
+            line: { color: color(trace.color), dash: trace.dash, width: trace.name === "step" ? 1 : 2 },
             marker: { size: 5 },
             hovertemplate: "%{y:.4g}, epoch %{customdata}<extra>%{fullData.name}</extra>",
         }));

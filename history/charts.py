@@ -17,8 +17,8 @@ NUM_COLORS = 8  # of style.css
 def charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return {"title", "traces"} of each metric; "val_loss" and "loss" share the chart "loss".
 
-    A trace has x (the global step), y, epoch, name, color (a number from 0), and dash. With one run the color says
-    what a curve is, with several which run it is of.
+    A trace has x (the global step), y, epoch, name, color (a variable of style.css), and dash. The color says with one
+    run what a curve is, with several which run it is of.
     """
     metrics = dict.fromkeys(metric.removeprefix("val_") for metric in [*metric_names(runs), *_step_names(runs)])
     found = []
@@ -33,31 +33,38 @@ def charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def legend(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[int, str]]:
+def legend(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, str]]:
     """Return color and meaning of each kind of curve."""
     if len(runs) > 1:
-        return [(number % NUM_COLORS, name) for number, name in enumerate(names)]
-    return [(0, "validation"), (1, "training, mean of an epoch"), (2, "training, single steps")]
+        return [(_color(number), name) for number, name in enumerate(names)]
+    return [("c0", "validation"), ("c1", "training, mean of an epoch"), ("step", "training, single steps")]
+
+
+def _color(number: int) -> str:
+    return f"c{number % NUM_COLORS}"
 
 
 def _traces(run: Run, metric: str) -> list[dict[str, Any]]:
-    kinds = [(run.epoch_log, f"val_{metric}", "validation", 0), (run.epoch_log, metric, "training", 1)]
     steps = [record for record in run.records if record.get("kind") == "step"]
-    found = [_trace(records, key, name, color) for records, key, name, color in [*kinds, (steps, metric, "step", 2)]]
-    return [trace for trace in found[::-1] if trace]  # the steps, which are noisy, behind the rest
+    found = [
+        _trace(steps, metric, "step", "step"),  # first, and so behind the rest: they are noisy
+        _trace(run.epoch_log, metric, "training", "c1"),
+        _trace(run.epoch_log, f"val_{metric}", "validation", "c0"),
+    ]
+    return [trace for trace in found if trace]
 
 
 def _traces_of_one(run: Run, metric: str, name: str, number: int) -> list[dict[str, Any]]:
     kinds = [(f"val_{metric}", f"{name}, validation", "solid"), (metric, f"{name}, training", "dot")]
     has_both = any(f"val_{metric}" in log for log in run.epoch_log)
     found = [
-        _trace(run.epoch_log, key, text if has_both else name, number % NUM_COLORS, dash if has_both else "solid")
+        _trace(run.epoch_log, key, text if has_both else name, _color(number), dash if has_both else "solid")
         for key, text, dash in kinds
     ]
     return [trace for trace in found if trace]
 
 
-def _trace(records: list[dict[str, Any]], key: str, name: str, color: int, dash: str = "solid") -> dict[str, Any]:
+def _trace(records: list[dict[str, Any]], key: str, name: str, color: str, dash: str = "solid") -> dict[str, Any]:
     """Return the curve of `key`, thinned out; {} where it has no value."""
     points = [
         (step, finite(record.get(key)), record.get("epoch"))

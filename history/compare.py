@@ -7,19 +7,19 @@ from typing import Any
 
 from history.differences import differing
 from history.run import Run
-from history.text import finite, table_text, time_text, value_text
+from history.text import finite, metrics_text, table_text, time_text, value_text
 
 BARS, CURVE_WIDTH = "▁▂▃▄▅▆▇█", 40
 NOT_METRICS = {"kind", "epoch", "global_step"}
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Return a name for each run that no other has: its name, or its id, or both."""
+    """Return a name for each run that no other has: its name, or its id, or both; with its tag."""
     names, ids = [run.name for run in runs], [run.run_id for run in runs]
-    for candidates in (names, ids, [f"{name}/{run_id}" for name, run_id in zip(names, ids)]):
-        if len(set(candidates)) == len(runs):
-            return [value_text(candidate) for candidate in candidates]
-    return [value_text(run.path) for run in runs]
+    both, paths = [f"{name}/{run_id}" for name, run_id in zip(names, ids)], [str(run.path) for run in runs]
+    choices = (names, ids if len(set(names)) == 1 else both, paths)
+    unique = next((texts for texts in choices if len(set(texts)) == len(runs)), paths)
+    return [value_text(f"{text} ({run.tag})" if run.tag else text) for text, run in zip(unique, runs)]
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:
@@ -28,12 +28,21 @@ def metric_names(runs: Sequence[Run]) -> list[str]:
     return [name for name in names if name not in NOT_METRICS]
 
 
-def best_and_last(run: Run, metric: str) -> tuple[float | None, float | None]:
-    """Return the values of `metric` in the run's best epoch, None without one, and in its last epoch."""
-    best_epoch = run.best.epoch if run.best else None
-    at_best = next((log for log in run.epoch_log if log.get("epoch") == best_epoch), {})
-    last = run.epoch_log[-1] if run.epoch_log else {}
-    return finite(at_best.get(metric)), finite(last.get(metric))
+def metric_rows(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
+    """Return for each run a row of its best epoch, as trainer.monitor says, and one of its last; one if it is the same.
+
+    A row is the run's name, which epoch it is, and the values of `metric_names`.
+    """
+    metrics, rows = metric_names(runs), []
+    for run, name in zip(runs, names):
+        last, best_epoch = run.epoch_log[-1:], run.best.epoch if run.best else None
+        best = [log for log in run.epoch_log if log.get("epoch") == best_epoch][:1]
+        shown = [("best and last", last)] if best == last else [("best", best), ("last", last)]
+        for what, found in shown:
+            rows += [
+                [name, f"{what}, {log.get('epoch')}", *(_number(log.get(key)) for key in metrics)] for log in found
+            ]
+    return [[value_text(cell) for cell in row] for row in rows]
 
 
 def comparison(runs: Sequence[Run], width: int | None = None) -> str:
@@ -51,16 +60,10 @@ def comparison(runs: Sequence[Run], width: int | None = None) -> str:
 
 
 def _metrics(runs: Sequence[Run], names: Sequence[str], width: int | None) -> str:
-    header = ["METRIC", *(f"{name} {what}" for name in names for what in ("best", "last"))]
-    rows = [[name, *(_number(v) for run in runs for v in best_and_last(run, name))] for name in metric_names(runs)]
-    tests = dict.fromkeys(name for run in runs for name in _test(run))
-    rows += [
-        [f"test {name}", *(cell for run in runs for cell in (_number(_test(run).get(name)), ""))] for name in tests
-    ]
-    rows = [[value_text(cell) for cell in row] for row in rows]
-    return table_text(header, rows, width) + '\n"best" is in the best epoch of the run, as trainer.monitor says' * bool(
-        rows
-    )
+    text = table_text(("RUN", "EPOCH", *map(value_text, metric_names(runs))), metric_rows(runs, names), width)
+    tested = [(name, run.test_metrics) for name, run in zip(names, runs) if run.test_metrics]
+    tests = table_text(("RUN", "TEST"), [(name, metrics_text(metrics)) for name, metrics in tested], width)
+    return f"{text}\n\n{tests}" if tested else text
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str], width: int | None) -> str:
@@ -87,11 +90,6 @@ def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
         height = (sum(known) / len(known) - low) / (high - low) if known and high > low else 0
         bars += BARS[min(max(round(height * 7), 0), 7)] if known else " "
     return bars
-
-
-def _test(run: Run) -> dict[str, Any]:
-    metrics = run.test.get("metrics")
-    return metrics if isinstance(metrics, dict) else {}
 
 
 def _number(value: Any) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from history.run import CONFIG, STATUS, Broken, Run, read_run
+from history.run import METRICS, STATUS, Broken, Run, read_run
 from history.text import HistoryError
 
 
@@ -33,11 +34,16 @@ def run_dirs(root: Path) -> Iterator[Path]:
     if _looks_like_a_run(root):
         yield root
         return
-    for child in _children(root):
-        if child.is_symlink() or _looks_like_a_run(child):
+    children = _children(root)
+    is_of_one_name = any(_looks_like_a_run(child) for child in children)
+    for child in children:
+        if child.is_symlink() or is_of_one_name:
             yield child
-        elif child.is_dir():
-            yield from (path for path in _children(child) if path.is_symlink() or path.is_dir())
+            continue
+        try:
+            yield from _children(child)
+        except HistoryError:
+            yield child  # it may hold runs, and is named with the reason
 
 
 def find_run(text: str, root: Path) -> Run:
@@ -45,7 +51,7 @@ def find_run(text: str, root: Path) -> Run:
 
     Raises HistoryError where there is none, or an ID is of several.
     """
-    if Path(text).is_dir() and _looks_like_a_run(Path(text)):
+    if text and Path(text).is_dir() and _looks_like_a_run(Path(text)):
         return read_run(Path(text))
     paths = list(run_dirs(root)) if root.is_dir() else []
     named = [path for path in paths if text.rstrip("/") in (path.name, f"{path.parent.name}/{path.name}")]
@@ -63,11 +69,13 @@ def find_run(text: str, root: Path) -> Run:
 
 
 def _looks_like_a_run(path: Path) -> bool:
-    return (path / STATUS).exists() or (path / CONFIG).exists()
+    return os.path.exists(path / STATUS) or os.path.exists(path / METRICS)  # Path.exists raises in a closed directory
 
 
 def _children(directory: Path) -> list[Path]:
+    """Return the directories and links in `directory` that are not hidden."""
     try:
-        return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+        visible = [path for path in directory.iterdir() if not path.name.startswith(".")]
+        return sorted(path for path in visible if path.is_symlink() or path.is_dir())
     except OSError as error:
         raise HistoryError(f"{directory}: cannot be read: {error.strerror or error}") from None

@@ -20,9 +20,9 @@ class Html(str):
         return Html(super().join(part if isinstance(part, Html) else html.escape(part) for part in parts))
 
 
-def section(title: str, *content: Html) -> Html:
-    """Return a heading and what is under it."""
-    return Html("<section>\n<h2>{}</h2>\n{}\n</section>").format(title, Html("\n").join(content))
+def section(title: str, *content: Html, level: int = 2) -> Html:
+    """Return a heading, <h2> or of another level, and what is under it."""
+    return Html("<section>\n<h{0}>{1}</h{0}>\n{2}\n</section>").format(level, title, Html("\n").join(content))
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
@@ -35,7 +35,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
         for row in rows
     ]
     return Html(
-        '<div class="scroll" role="region" tabindex="0" aria-label="{0}"><table><caption>{0}</caption>'
+        '<div class="scroll" role="group" tabindex="0" aria-label="{0}"><table><caption>{0}</caption>'
         "<thead><tr>{1}</tr></thead>\n<tbody>\n{2}\n</tbody></table></div>"
     ).format(caption, heads, Html("\n").join(lines))
 

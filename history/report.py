@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 from history.charts import MAX_POINTS, charts, legend
 from history.compare import labels
-from history.page import Html, section
+from history.page import Html, folded, section
 from history.pictures import pictures
-from history.report_tables import comparison_tables, config_table, environment_table, git_section, summary, values_table
+from history.report_tables import comparison_tables, config_table, environment_table, git_tables, summary, values_table
 from history.run import Run
 from history.text import HistoryError, value_text
 
+MAX_DESCRIBED = 8
 HERE = Path(__file__).resolve().parent
 # Whatever a run's files say, the browser loads nothing and sends nothing.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -44,8 +46,12 @@ def report_page(runs: Sequence[Run]) -> str:
     parts += [section("Curves", *_curves(runs, names, found))]
     if len(runs) > 1:
         parts += [section("Compared", *comparison_tables(runs, names))]
-    for run, name in zip(runs, names):
-        parts += _details(run, "" if len(runs) == 1 else f" of {name}")
+    if len(runs) == 1:
+        parts += _details(runs[0])
+    else:
+        title_of = "{}: values, config, environment, git".format
+        folds = [folded(title_of(name), Html("\n").join(_details(run, 3))) for run, name in zip(runs, names)]
+        parts += [section("Each run", *folds)]
     data = json.dumps(found, allow_nan=False).replace("<", "\\u003c")  # so that no name ends the script
     return "\n".join(
         [
@@ -68,30 +74,42 @@ def _curves(runs: Sequence[Run], names: Sequence[str], found: list[dict[str, Any
         return [Html("<p>No epoch has ended yet.</p>")]
     used = {trace["color"] for chart in found for trace in chart["traces"]}
     items = [(color, text) for color, text in legend(runs, names) if color in used]
-    swatch = '<li><span style="background: var(--c{})"></span>{}</li>'
+    swatch = '<li><span style="background: var(--{})"></span>{}</li>'
     parts = [Html('<ul class="legend">{}</ul>').format(Html("").join(Html(swatch).format(*item) for item in items))]
     if len(runs) > 1:
         parts += [Html('<p class="muted">Solid: validation. Dotted: training.</p>')]
     if any(len(trace["x"]) >= MAX_POINTS // 2 for chart in found for trace in chart["traces"]):
         parts += [Html('<p class="muted">Of long curves, the lowest and highest points of each stretch.</p>')]
     figure = (
-        '<figure><figcaption id="caption{0}">{1}</figcaption>'
-        '<div class="chart" id="chart{0}" role="img" aria-labelledby="caption{0}"></div></figure>'
+        "<figure><figcaption>{1}</figcaption>"
+        '<div class="chart" id="chart{0}" role="img" aria-label="{2}"></div></figure>'
     )
-    figures = Html("\n").join(Html(figure).format(i, value_text(chart["title"])) for i, chart in enumerate(found))
+    figures = Html("\n").join(
+        Html(figure).format(i, value_text(chart["title"]), _description(chart)) for i, chart in enumerate(found)
+    )
     return [*parts, Html('<div class="charts">\n{}\n</div>').format(figures)]
 
 
-def _details(run: Run, of: str) -> list[Html]:
-    """Return what is known of one run beside its curves; `of` is what its headings end with."""
-    shown = pictures(run)
-    return [
-        *([section(f"Values{of}", values_table(run))] if run.epoch_log else []),
-        *([section(f"Pictures{of}", shown)] if shown else []),
-        section(f"Config{of}", config_table(run)),
-        section(f"Environment{of}", environment_table(run)),
-        *git_section(run, of),
-    ]
+def _details(run: Run, level: int = 2) -> list[Html]:
+    """Return what is known of one run beside its curves, under headings of `level`."""
+    shown, git = pictures(run), git_tables(run)
+    parts = {
+        "Values": [values_table(run)] if run.epoch_log else [],
+        "Pictures": [shown] if shown else [],
+        "Config": [config_table(run)],
+        "Environment": [environment_table(run)],
+        "Git": git,
+    }
+    return [section(title, *content, level=level) for title, content in parts.items() if content]
+
+
+def _description(chart: dict[str, Any]) -> str:
+    """Return for those who cannot see a chart where its first curves begin and end."""
+    texts = [chart["title"]]
+    for trace in chart["traces"][::-1][:MAX_DESCRIBED]:
+        known = [value for value in trace["y"] if value is not None]
+        texts.append(f"{unescape(trace['name'])} from {known[0]:.4g} to {known[-1]:.4g}")
+    return value_text("; ".join(texts))
 
 
 def _plotly() -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from history.compare import best_and_last, metric_names
+from history.compare import metric_names, metric_rows
 from history.differences import differing, flatten
-from history.page import Html, folded, section, table
+from history.page import Html, folded, table
 from history.run import Run
 from history.text import duration_text, finite, metrics_text, time_text, value_text
 
@@ -20,19 +20,18 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
     rows = [(name, *_facts(run)) for run, name in zip(runs, names)]
     used = [i for i in range(len(header)) if any(row[i] for row in rows)]
     if len(runs) == 1:
-        return table("Summary", ("What", "Value"), [(header[i], rows[0][i]) for i in used])
+        return table("Summary", ("What", "Value"), [(header[i], rows[0][i]) for i in used[1:]])
     return table("Summary", [header[i] for i in used], [[row[i] for i in used] for row in rows])
 
 
 def comparison_tables(runs: Sequence[Run], names: Sequence[str]) -> list[Html]:
     """Return where the configs of the runs differ, and each metric in their best and last epochs."""
     differences = [(key, *map(value_text, values)) for key, values in differing(runs).items()]
-    header = ["Metric", *(f"{name}, {what}" for name in names for what in ("best epoch", "last epoch"))]
-    rows = [[name, *(_number(v) for run in runs for v in best_and_last(run, name))] for name in metric_names(runs)]
+    header = ("Run", "Epoch", *map(value_text, metric_names(runs)))
     same = Html("<p>The configs do not differ.</p>")
     return [
         table("Config, where it differs", ("Key", *names), differences) if differences else same,
-        table("Metrics", header, rows),
+        table("Metrics", header, metric_rows(runs, names)),
     ]
 
 
@@ -63,36 +62,32 @@ def environment_table(run: Run) -> Html:
     return table("Processes that trained the run", heads if len(flat) > 1 else ("What", "Value"), rows)
 
 
-def git_section(run: Run, of: str) -> list[Html]:
+def git_tables(run: Run) -> list[Html]:
     """Return which commit each process ran, and what was changed since; nothing where git did not know."""
     known = [(i, process["git"]) for i, process in enumerate(run.processes) if isinstance(process.get("git"), dict)]
     if not known:
         return []
-    rows = [
-        (f"process {i + 1}", *(value_text(git.get(key) or "") for key in ("commit", "branch")), _changes(git))
-        for i, git in known
-    ]
+    rows = [(f"process {i + 1}", _commit(git), value_text(git.get("branch") or ""), _changes(git)) for i, git in known]
     parts = [table("Code", ("Process", "Commit", "Branch", "Changed since"), rows)]
     for name in dict.fromkeys(str(git["diff"]) for _, git in known if git.get("diff")):
         if text := _diff(run, name):
-            pre = Html('<pre role="region" tabindex="0" aria-label="{}">{}</pre>').format(name, text)
+            pre = Html('<pre role="group" tabindex="0" aria-label="{}">{}</pre>').format(name, text)
             parts.append(folded(f"What was changed: {name}", pre))
-    return [section(f"Git{of}", *parts)]
+    return parts
 
 
 def _facts(run: Run) -> tuple[str, ...]:
     best, git = run.best, run.git
-    metrics = run.test.get("metrics")
     error = f": {value_text(run.state['error'])}" if run.state.get("error") else ""
     return (
         value_text(run.tag),
         value_text(run.status) + error,
         f"{'?' if run.epoch is None else run.epoch} of {'?' if run.epochs is None else run.epochs}",
         value_text(f"{best.metric} {best.value:.4g} in epoch {best.epoch}") if best else "",
-        metrics_text(metrics) if isinstance(metrics, dict) else "",
+        metrics_text(run.test_metrics),
         duration_text(run.seconds),
         time_text(run.started),
-        value_text(str(git.get("commit") or "")[:12]) + (", changed" if git.get("is_dirty") else ""),
+        _commit(git) + (", changed" if git.get("is_dirty") else ""),
     )
 
 
@@ -101,6 +96,10 @@ def _environment(process: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if key == "argv" and isinstance(value, list):
             value = " ".join(map(str, value))
         yield key.removeprefix("libraries."), value_text("" if value is None else value)
+
+
+def _commit(git: dict[str, Any]) -> str:
+    return value_text(str(git.get("commit") or "")[:12])
 
 
 def _changes(git: dict[str, Any]) -> str:

@@ -118,6 +118,11 @@ class Run:
         return finite(self.state.get("seconds"))
 
     @property
+    def test_metrics(self) -> dict[str, Any]:
+        """What test.py measured, by name."""
+        return _dict(self.test.get("metrics"))
+
+    @property
     def git(self) -> dict[str, Any]:
         """Commit, branch, is_dirty of the code that the last process ran."""
         return _dict(self.processes[-1].get("git")) if self.processes else {}
