@@ -26,7 +26,7 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
     configs = [flatten(run.config) for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config if key not in NOT_COMPARED)
     values = {key: [config.get(key, MISSING) for config in configs] for key in keys}
-    return {key: column for key, column in values.items() if len({json.dumps(value) for value in column}) > 1}
+    return {key: column for key, column in values.items() if any(value != column[0] for value in column)}
 
 
 def unusual(runs: Sequence[Run]) -> list[dict[str, Any]]:

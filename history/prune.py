@@ -73,12 +73,12 @@ def doomed_runs(runs: Sequence[Run], keep_best: int, older_than: float | None) -
 
 
 def doomed_checkpoints(runs: Sequence[Run]) -> list[Doomed]:
-    """Return for each run that has ended its checkpoints beside the best and the latest one."""
+    """Return for each run that has ended its checkpoints beside the best and the latest one; of sharded runs none."""
     doomed = []
     for run in runs:
         files = tuple(sorted(path for path in run.path.iterdir() if CHECKPOINT.fullmatch(path.name) and path.is_file()))
-        is_latest_there = (run.path / "latest.pth").is_file()
-        if files and is_latest_there and run.status in ENDED:
+        is_whole = (run.path / "latest.pth").is_file() and not any(run.path.glob("shards-*"))  # which files share
+        if files and is_whole and run.status in ENDED:
             doomed.append(Doomed(run, f"{len(files)} checkpoint{'s' * (len(files) > 1)} beside best and latest", files))
     return doomed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO
@@ -41,6 +42,11 @@ class _Console(logging.StreamHandler[TextIO]):
 
 class _LogFile(_Console, logging.FileHandler):
     """Loses what it cannot write, too: on a full disk the checkpoint, or metrics.jsonl, raises what is wrong."""
+
+    def close(self) -> None:
+        """Close the file; what could not be written is lost."""
+        with suppress(OSError):
+            super().close()
 
 
 def setup_logging() -> None:

@@ -142,6 +142,7 @@ def test_a_save_computes_nothing_with_torch_which_would_start_workers_beside_tho
     weight = torch.randn(1 << 20)
     weight.isfinite().all()  # in parallel: this thread's workers are there now
     state = {"position": {"epoch": 1, "step_in_epoch": 1, "global_step": 1}, "model": {"weight": weight}}
+    state |= {"monitor": {"best_epoch": 0}, "config": {"trainer": {"epochs": 1, "monitor": "off"}}}
     with CheckpointWriter(tmp_path, keep=None, sync_logs=lambda: None) as writer:
         before = set(os.listdir("/proc/self/task"))
         writer.save(state)

@@ -131,7 +131,10 @@ def test_the_published_config_runs_unchanged(tmp_path: Path, monkeypatch: pytest
     resolved = json.loads((run_dir / "config.json").read_text())
     assert resolved["data_loader"]["args"]["source"] == "digits"
     assert resolved["optimizer"]["args"]["amsgrad"] is True
-    assert evaluate("-r", str(run_dir)).keys() == {"loss", "accuracy", "top_k_acc"}
+    measured = evaluate("-r", str(run_dir))
+    assert measured.keys() == {"loss", "accuracy", "top_k_acc"}
+    saved = json.loads((run_dir / "test.json").read_text())
+    assert (saved["metrics"], saved["num_samples"], saved["epoch"]) == (measured, 359, 1)
 
 
 def test_accumulated_microbatches_equal_one_large_batch(config: dict[str, Any]) -> None:
