@@ -9,7 +9,7 @@ function draw() {
     const color = (name) => style.getPropertyValue(`--${name}`).trim();
     const axis = {
         gridcolor: color("line"), linecolor: color("line"), zerolinecolor: color("line"), automargin: true,
-        fixedrange: isTouch,
+        fixedrange: isTouch, showspikes: false,
     };
     charts.forEach((chart, index) => {
         const traces = chart.traces.map((trace) => ({
@@ -17,10 +17,13 @@ function draw() {
             x: trace.x, y: trace.y, customdata: trace.epoch, name: trace.name,
             line: { color: color(trace.color), dash: trace.dash, width: trace.name === "step" ? 1 : 2 },
             marker: { size: 5 },
-            hovertemplate: "%{y:.4g}, epoch %{customdata}<extra>%{fullData.name}</extra>",
+            hovertemplate: chart.hover === "closest"
+                ? "%{fullData.name}<br>%{y:.4g} in epoch %{customdata}<extra></extra>"
+                : "%{fullData.name} %{y:.4g}<extra></extra>",
         }));
         const layout = {
-            height: 300, margin: { l: 8, r: 12, t: 8, b: 8 }, showlegend: false, hovermode: "x",
+            height: 300, margin: { l: 8, r: 12, t: 8, b: 8 }, showlegend: false,
+            hovermode: chart.hover, hoverdistance: 100,
             dragmode: isTouch ? false : "zoom", // a finger scrolls the page
             paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
             font: { color: color("text"), family: "system-ui, sans-serif", size: 13 },

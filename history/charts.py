@@ -15,7 +15,7 @@ NUM_COLORS = 8  # of style.css
 
 
 def charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return {"title", "traces"} of each metric; "val_loss" and "loss" share the chart "loss".
+    """Return {"title", "hover", "traces"} of each metric; "val_loss" and "loss" share the chart "loss".
 
     A trace has x (the global step), y, epoch, name, color (a variable of style.css), and dash. The color says with one
     run what a curve is, with several which run it is of.
@@ -29,7 +29,8 @@ def charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
             for trace in (_traces(run, metric) if len(runs) == 1 else _traces_of_one(run, metric, name, number))
         ]
         if traces:
-            found.append({"title": metric, "traces": traces})
+            hover = "x unified" if len(runs) == 1 else "closest"  # one box for all curves is too big for many
+            found.append({"title": metric, "hover": hover, "traces": traces})
     return found
 
 

@@ -21,6 +21,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
     used = [i for i in range(len(header)) if any(row[i] for row in rows)]
     if len(runs) == 1:
         return table("Summary", ("What", "Value"), [(header[i], rows[0][i]) for i in used[1:]])
+    used = [i for i in used if header[i] != "Tag"]  # which the names have already
     return table("Summary", [header[i] for i in used], [[row[i] for i in used] for row in rows])
 
 
