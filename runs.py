@@ -86,7 +86,7 @@ def _delete_all(doomed: list[Doomed], root: Path) -> None:
 
 
 def _warn_of(broken: list[Broken]) -> None:
-    """Name what lies in a run's place and is none, on standard error."""
+    """Name on standard error what lies in a run's place but cannot be read as one."""
     if broken:
         print(f"\n{len(broken)} cannot be read:", file=sys.stderr)
         for item in broken:

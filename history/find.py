@@ -13,7 +13,7 @@ from history.text import HistoryError
 
 
 def all_runs(root: Path) -> tuple[list[Run], list[Broken]]:
-    """Return the runs under `root`, the newest first, and what lies in a run's place and is none.
+    """Return the runs under `root`, the newest first, and what lies in a run's place but cannot be read as one.
 
     `root` is a save_dir, a directory of one name in it, or a run. Raises HistoryError where it cannot be read.
     """
@@ -30,7 +30,7 @@ def all_runs(root: Path) -> tuple[list[Run], list[Broken]]:
 def run_dirs(root: Path) -> Iterator[Path]:
     """Yield the directories, and links, that lie where runs do. Follows no link below `root`. Raises HistoryError."""
     if not root.is_dir():
-        raise HistoryError(f"{root}: {'is no directory' if root.exists() else 'there is no such directory'}")
+        raise HistoryError(f"{root}: {'is not a directory' if root.exists() else 'there is no such directory'}")
     if _looks_like_a_run(root):
         yield root
         return
@@ -65,7 +65,9 @@ def find_run(text: str, root: Path) -> Run:
     known = {name for path in paths for name in (path.name, path.parent.name)}
     near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "see: python runs.py list"
-    raise HistoryError(f"{text}: is no run, and none under {root} has this name or id; {hint}", exit_code=2)
+    raise HistoryError(
+        f"{text}: is not a run directory, and no run under {root} has this name or id; {hint}", exit_code=2
+    )
 
 
 def _looks_like_a_run(path: Path) -> bool:

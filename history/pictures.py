@@ -21,7 +21,7 @@ def pictures(run: Run) -> Html | None:
 
 
 def _picture(path: Path) -> Html | None:
-    """Return the picture with its name, which also describes it; None of a link, what is no PNG, or is too big."""
+    """Return the picture with its name, which also describes it; None for a link, another format, or over 4 MiB."""
     try:
         if not path.is_file() or path.is_symlink() or os.path.getsize(path) > MAX_BYTES:
             return None

@@ -55,7 +55,7 @@ def doomed_runs(runs: Sequence[Run], keep_best: int, older_than: float | None) -
     """Return the runs to delete: those that have ended, are not among the best of their name, and are old enough.
 
     `older_than` is in days. Without it, runs that can still go on stay, and so do the runs of a name none of which
-    has a best epoch: there is no telling which is the best.
+    has a best epoch: which of them is the best is not known.
     """
     kept = best_runs(runs, keep_best)
     ranked_names = {run.name for run in runs if run.path in kept}
@@ -86,7 +86,7 @@ def doomed_checkpoints(runs: Sequence[Run]) -> list[Doomed]:
 def delete(doomed: Doomed, root: Path) -> None:
     """Delete a run under `root`, or its checkpoints. Follows no link.
 
-    Raises HistoryError where it is no run any more, lies elsewhere, or a process has it by now.
+    Raises HistoryError where it has changed, lies elsewhere, or another process holds it.
     """
     path = doomed.run.path
     if not path.resolve().is_relative_to(root.resolve()) or path.absolute().parent.is_symlink():
@@ -94,7 +94,7 @@ def delete(doomed: Doomed, root: Path) -> None:
     try:
         with held(path) as is_ours:
             if read_run(path).state != doomed.run.state or not is_ours:
-                raise HistoryError(f"{path}: is in use by now; not deleted")
+                raise HistoryError(f"{path}: changed or was resumed meanwhile; not deleted")
             for file in doomed.files or sorted(path.glob("*.pth")):  # these first: what is interrupted stays a run
                 file.unlink()
             if not doomed.files:

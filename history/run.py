@@ -1,4 +1,4 @@
-"""A run as its directory tells it; the files may be old, half written, or of something else altogether."""
+"""A run, read from its directory. The files may be old, half written, or not a run's at all."""
 
 from __future__ import annotations
 
@@ -154,11 +154,11 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Return the run in the directory `path`. Raises HistoryError with the reason where it is none."""
+    """Return the run in the directory `path`. Raises HistoryError with the reason where it is not one."""
     if path.is_symlink():
         raise HistoryError(f"{path}: is a symbolic link{'' if path.exists() else ' to nowhere'}")
     if not path.is_dir():
-        raise HistoryError(f"{path}: is {'no directory' if path.exists() else 'missing'}")
+        raise HistoryError(f"{path}: is {'not a directory' if path.exists() else 'missing'}")
     status, config = _read_object(path / STATUS), _read_object(path / CONFIG)
     found = [process for process in _list(_optional(path / ENVIRONMENT).get("processes")) if isinstance(process, dict)]
     return Run(path, status, config, _optional(path / TEST), found)
@@ -175,17 +175,17 @@ def _read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise HistoryError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):
-        raise HistoryError(f"{path}: is {'no whole JSON' if content.strip() else 'empty'}") from None
+        raise HistoryError(f"{path}: is {'not valid JSON' if content.strip() else 'empty'}") from None
     if not isinstance(value, dict):
-        raise HistoryError(f"{path}: is no JSON object")
+        raise HistoryError(f"{path}: is not a JSON object")
     return value
 
 
 def _open_regular(path: Path) -> Any:
-    """Open a file; a pipe, which may never end, and a directory are none. Raises OSError, HistoryError."""
+    """Open a file; not a pipe, which may never end, nor a directory. Raises OSError, HistoryError."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise HistoryError(f"{path}: is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}")
+        raise HistoryError(f"{path}: is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}")
     return open(path, "rb")
 
 

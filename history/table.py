@@ -116,5 +116,5 @@ def _values(runs: Sequence[Run], key: str) -> list[Any]:
         short = short_names(known)
         near = difflib.get_close_matches(key, [*short.values(), *known], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(list(known)[:16])}, keys of the config"
-        raise HistoryError(f"{key}: no run has such a value; {hint}", exit_code=2)
+        raise HistoryError(f"{key}: no run has a value of this name; {hint}", exit_code=2)
     return [values.get(found[0]) if found else None for values in flat]

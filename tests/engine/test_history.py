@@ -157,7 +157,7 @@ def test_a_run_is_found_by_path_id_and_name(tmp_path: Path) -> None:
     make_run(tmp_path, "other", "r3")
     for text, path in ((str(old), old), ("r2", new), ("net/r1", old), ("net", new), (str(tmp_path / "net"), new)):
         assert find_run(text, tmp_path).path == path
-    for text, reason in (("r1", "is the id of several runs"), ("nett", "did you mean 'net'?"), ("", "is no run")):
+    for text, reason in (("r1", "is the id of several runs"), ("nett", "did you mean 'net'?"), ("", "is not a run")):
         with pytest.raises(HistoryError, match=re.escape(reason)):
             find_run(text, tmp_path)
 

@@ -121,7 +121,7 @@ def test_a_run_that_was_resumed_meanwhile_stays(saved: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(HistoryError, match="in use by now"):
+        with pytest.raises(HistoryError, match="resumed meanwhile"):
             delete(doomed, saved)
         process.communicate(b"\n")
     assert (path / "latest.pth").exists()
