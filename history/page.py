@@ -25,8 +25,8 @@ def section(title: str, *content: Html, level: int = 2) -> Html:
     return Html("<section>\n<h{0}>{1}</h{0}>\n{2}\n</section>").format(level, title, Html("\n").join(content))
 
 
-def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """Return a table whose first column names the rows; a wide one scrolls, also by keyboard."""
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], kind: str = "") -> Html:
+    """Return a table whose first column names the rows; a wide one scrolls, also by keyboard. `kind` is a CSS class."""
     heads = Html("").join(Html('<th scope="col">{}</th>').format(cell) for cell in header)
     lines = [
         Html('<tr><th scope="row">{}</th>{}</tr>').format(
@@ -35,9 +35,9 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
         for row in rows
     ]
     return Html(
-        '<div class="scroll" role="group" tabindex="0" aria-label="{0}"><table><caption>{0}</caption>'
+        '<div class="scroll" role="group" tabindex="0" aria-label="{0}"><table class="{3}"><caption>{0}</caption>'
         "<thead><tr>{1}</tr></thead>\n<tbody>\n{2}\n</tbody></table></div>"
-    ).format(caption, heads, Html("\n").join(lines))
+    ).format(caption, heads, Html("\n").join(lines), kind)
 
 
 def folded(title: str, content: Html) -> Html:

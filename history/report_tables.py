@@ -22,7 +22,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
     if len(runs) == 1:
         return table("Summary", ("What", "Value"), [(header[i], rows[0][i]) for i in used[1:]])
     used = [i for i in used if header[i] != "Tag"]  # which the names have already
-    return table("Summary", [header[i] for i in used], [[row[i] for i in used] for row in rows])
+    return table("Summary", [header[i] for i in used], [[row[i] for i in used] for row in rows], "short")
 
 
 def comparison_tables(runs: Sequence[Run], names: Sequence[str]) -> list[Html]:
@@ -31,8 +31,8 @@ def comparison_tables(runs: Sequence[Run], names: Sequence[str]) -> list[Html]:
     header = ("Run", "Epoch", *map(value_text, metric_names(runs)))
     same = Html("<p>The configs do not differ.</p>")
     return [
-        table("Config, where it differs", ("Key", *names), differences) if differences else same,
-        table("Metrics", header, metric_rows(runs, names)),
+        table("Config, where it differs", ("Key", *names), differences, "short") if differences else same,
+        table("Metrics", header, metric_rows(runs, names), "short"),
     ]
 
 
