@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from base import (
     BaseDataLoader,
@@ -21,13 +19,14 @@ from base import (
     Ema,
     FiniteWatch,
     Microbatch,
+    announce_step,
     counted,
     first_samples,
     name_samples,
     weighted,
 )
 from distributed.choice import make_strategy
-from logger import heatmap
+from logger import EpochProgress, heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run, join_processes, share_data, warn_of_wrong_means
 from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
@@ -99,21 +98,18 @@ class Trainer(BaseTrainer):
         """Train from `self.position` to the end of the epoch, then validate; return all values by name."""
         self.model.train()
         self.train_metrics.reset()
-        started, num_samples = time.perf_counter(), 0
         train_step = self.step_graph or self._train_step
-        with self._progress_bar(epoch) as bar:
+        with self.display.epoch(epoch, self.num_steps, self.position.step_in_epoch) as progress:
             for microbatches in self._on_device(self._steps(epoch)):
                 loss, grad_norm = train_step(microbatches)
                 self._watch_step(loss, grad_norm)
                 self._step_scheduler("step")
-                num_samples += sum(microbatch.num_samples for microbatch in microbatches)
-                bar.update()
-                self._log_step(bar)
+                progress.step(sum(microbatch.num_samples for microbatch in microbatches))
+                self._log_step(progress)
                 self.profiler.step(self.checkpoint_dir)
                 self._after_step()
         self._check_finite()  # waits for the device, so that the time below is the true one
-        num_samples = self.strategy.sum(num_samples)
-        speed = {"perf/samples_per_sec": num_samples / (time.perf_counter() - started)} if num_samples else {}
+        speed = self._speed(*progress.whole())
         valid_log = self._valid_epoch(epoch)
         # Read after validation, in which a run may be stopped and saved: until then the epoch is open.
         log = self.train_metrics.result() | speed
@@ -150,7 +146,8 @@ class Trainer(BaseTrainer):
         """Return the loss and metrics over the validation split, named val_*; {} where there is none."""
         if self.valid_data_loader is None:
             return {}
-        microbatches = self._until_stopped(counted(self.valid_data_loader))
+        batches = self.display.follow(counted(self.valid_data_loader), "validation", len(self.valid_data_loader))
+        microbatches = self._until_stopped(batches)
         try:
             values = evaluate(self.ema.eval_model, self.criterion, microbatches, self.valid_metrics, self.device)
         except Stopped:
@@ -251,24 +248,16 @@ class Trainer(BaseTrainer):
             low, high = inputs.min(), inputs.max()
             self.writer.add_images("inputs", (inputs - low) / (high - low))
 
-    def _progress_bar(self, epoch: int) -> tqdm[Any]:
-        """Return a bar of the epoch's steps; quiet where the output is no terminal."""
-        return tqdm(
-            total=self.num_steps,
-            initial=self.position.step_in_epoch,
-            desc=f"epoch {epoch}",
-            unit="step",
-            leave=False,
-            disable=None,
-            mininterval=0.5,
-        )
-
-    def _log_step(self, bar: tqdm[Any]) -> None:
-        """Log and show the loss every so many steps; the one place among the steps where the host waits."""
+    def _log_step(self, progress: EpochProgress) -> None:
+        """Log and show loss and speed every so many steps; the one place among the steps where the host waits."""
         global_step = self.position.global_step + 1  # steps done, this one included
         if global_step % self.options.log_every_steps == 0:
             self._check_finite()
-            value = self.watch.last_loss
-            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
-            if self.run_log is not None:
-                self.run_log.log_step(self.position.epoch, global_step, {"loss": value})
+            values = {"loss": self.watch.last_loss} | self._speed(*progress.lap())
+            progress.show(values)
+            announce_step(self, values)
+
+    def _speed(self, num_samples: int, seconds: float) -> dict[str, float]:
+        """Return the samples a second of all processes; nothing where there were none."""
+        num_samples = self.strategy.sum(num_samples)
+        return {"perf/samples_per_sec": num_samples / seconds} if num_samples else {}
