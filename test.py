@@ -55,7 +55,7 @@ def main(config: ConfigParser) -> dict[str, float]:
     result = evaluate(model, criterion, follow(counted(batches), "test", len(batches)), metrics, device)
     width = max(map(len, result))
     for name, value in result.items():
-        logger.info(f"{name + ':':{width + 1}} {value:.6f}")
+        logger.info(f"{name:>{width}}: {value:.6f}")
     if config.resume:  # with a config of the run, not of another
         record_test(path, checkpoint.get("epoch"), result, num_samples)
     return result

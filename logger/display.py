@@ -127,8 +127,10 @@ class Display:
         """Show the steps of an epoch, from `first_step` on."""
         with self._inner_bar(f"epoch {epoch}", num_steps, first_step) as bar:
             bar.run, bar.first = self._run, epoch - 1
-            if self._run is not None and first_step:  # resumed within an epoch: what was done before has no speed
-                self._run.initial += first_step / num_steps
+            if (
+                self._run is not None and not self._run.disable and first_step
+            ):  # resumed within an epoch: what was done before has no speed
+                self._run.initial += first_step / num_steps  # else these steps would count as made in no time
             yield EpochProgress(bar)
 
     def follow(self, batches: Iterable[T], desc: str, num_batches: int | None) -> Iterator[T]:
