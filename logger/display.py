@@ -71,7 +71,7 @@ def _new_bar(is_shown: bool, desc: str, total: float, **options: Any) -> _Bar:
         "miniters": 1,
     } | options
     if in_notebook():
-        return _NotebookBar(disable=not is_shown, file=io.StringIO(), ncols=100, **how)
+        return _NotebookBar(disable=not is_shown, file=io.StringIO(), ncols=100, ascii=False, **how)
     is_shown = is_shown and is_terminal(sys.stdout)
     return _Bar(disable=not is_shown, file=sys.stdout, dynamic_ncols=True, **how)
 

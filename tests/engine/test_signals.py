@@ -195,7 +195,7 @@ def test_a_closed_terminal_does_not_end_a_run_under_nohup(tmp_path: Path) -> Non
 # Signals before and after training.
 
 
-def signal_in(owner: type, method: str, number: int, setattr: Callable[..., None] = setattr) -> None:
+def signal_in(owner: Any, method: str, number: int, setattr: Callable[..., None] = setattr) -> None:
     """Let this process send itself a signal in the first call of a method, after what it does."""
     original = getattr(owner, method)
     calls = iter([None])
@@ -209,7 +209,7 @@ def signal_in(owner: type, method: str, number: int, setattr: Callable[..., None
     setattr(owner, method, signalling)
 
 
-def stopped_in(place: tuple[type, str], number: signal.Signals, call: Callable[[], object]) -> int:
+def stopped_in(place: tuple[Any, str], number: signal.Signals, call: Callable[[], object]) -> int:
     """Return what `call` exits with when the signal comes in a method."""
     with pytest.MonkeyPatch.context() as patch:
         signal_in(*place, number, patch.setattr)
