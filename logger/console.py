@@ -7,6 +7,8 @@ import shutil
 import sys
 from typing import Any, TextIO
 
+from utils.signals import in_notebook
+
 
 class LenientStream:
     """Writes to `stream` until that fails; from then on, what the process writes to its file goes nowhere."""
@@ -71,12 +73,6 @@ def has_colour(stream: TextIO) -> bool:
     """Whether `stream` is a terminal that shows colour, and nobody has said NO_COLOR (https://no-color.org)."""
     is_old_windows = os.name == "nt" and "WT_SESSION" not in os.environ
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and not is_old_windows
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a Jupyter notebook, Colab's and VS Code's included."""
-    ipython = sys.modules.get("IPython")
-    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
 
 
 def terminal_width() -> int:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar
 
 from tqdm import tqdm
 
-from logger.console import in_notebook, is_terminal, terminal_width
+from logger.console import is_terminal, terminal_width
+from utils.signals import in_notebook
 
 T = TypeVar("T")
 RUN_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"

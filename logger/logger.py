@@ -11,9 +11,10 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from logger.console import has_colour, in_notebook, is_terminal, make_console_lenient
+from logger.console import has_colour, is_terminal, make_console_lenient
 from utils.errors import printable
 from utils.files import make_own
+from utils.signals import in_notebook
 
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

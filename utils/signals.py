@@ -73,7 +73,7 @@ class StopSignals:
             if self._at_once and all(outer.f_code.co_name != "__del__" for outer in _frames(frame)):
                 raise SystemExit(EXIT_CODES[received])
         elif time.monotonic() - self._received_s > REPEAT_S:
-            if "ipykernel" in sys.modules and received is signal.SIGINT:  # of a notebook, which stays alive
+            if received is signal.SIGINT and in_notebook():  # whose kernel stays alive
                 raise KeyboardInterrupt
             os._exit(EXIT_CODES[received])
 
@@ -94,6 +94,12 @@ class StopSignals:
             raise worker_error
         main_thread = threading.main_thread().ident
         threading.Timer(LOOK_AGAIN_S, signal.pthread_kill, (main_thread, number)).start()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a Jupyter notebook, Colab's and VS Code's included."""
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
