@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 from distributed import world_size
@@ -51,10 +52,12 @@ def announce_step(trainer: BaseTrainer, values: dict[str, float]) -> None:
 def announce_epoch(trainer: BaseTrainer, log: dict[str, float], is_best: bool) -> None:
     """Log the values of the epoch that is done: a row of a table on a terminal, a line elsewhere."""
     monitor, epoch = trainer.monitor, trainer.position.epoch
+    for name in (name for name, value in log.items() if not math.isfinite(value)):
+        trainer.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
     if trainer.run_log is not None:
         trainer.run_log.log_epoch(epoch, trainer.position.global_step, log)
-    where = f"{epoch}/{trainer.epochs}"
-    row = *epoch_row(where, log, monitor.metric), is_best
+    where, width = f"{epoch}/{trainer.epochs}", 2 * len(str(trainer.epochs)) + 1
+    row = *epoch_row(where.rjust(width), log, monitor.metric), is_best
     trainer.logger.info(epoch_line(f"epoch {where}", log, monitor.metric, is_best), extra={"row": row})
     best = f"best {monitor.metric} {monitor.best:.4g} in epoch {monitor.best_epoch}" if monitor.best_epoch else ""
     trainer.display.end_epoch(epoch, best)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from distributed.failures import failures_shared
 from distributed.strategy import Alone
 from logger import Display, RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
-from utils import ConfigError, Metric, Position, Stopped
+from utils import Metric, Position, Stopped
 from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals
 from utils.weights import Stateful
@@ -139,9 +138,7 @@ class BaseTrainer(ABC):
         """Log the epoch that has been trained and validated, move on, and save it where that is due."""
         epoch = self.position.epoch
         log = broadcast({name: float(value) for name, value in log.items()})  # all decide by the first one's values
-        for name in (name for name, value in log.items() if not math.isfinite(value)):
-            self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
-        self._check_log(log)
+        self.monitor.check(log)
         is_best = self.monitor.update(epoch, log)
         announce_epoch(self, log, is_best)
         self.last_log = log
@@ -149,11 +146,6 @@ class BaseTrainer(ABC):
         is_due = epoch % self.options.save_period == 0 or epoch == self.epochs or self.monitor.should_stop
         if is_due or is_best or not self.loop.can_be_saved:
             self._save(epoch if is_due else None, save_best=is_best)
-
-    def _check_log(self, log: dict[str, float]) -> None:
-        """Raise ConfigError where an epoch gave no value to monitor."""
-        if self.monitor.is_on and self.monitor.metric not in log:
-            raise ConfigError(f"trainer.monitor: the epoch gave no {self.monitor.metric!r}; it gave {', '.join(log)}")
 
     def _after_step(self) -> None:
         """Move on by one optimizer step; save where that is due; raise Stopped where a signal came."""
@@ -214,8 +206,7 @@ class BaseTrainer(ABC):
         Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
         """
         self._check_finite()
-        parts = self._stateful()
-        state: dict[str, Any] = {key: self.strategy.full(part.state_dict()) for key, part in parts.items()}
+        state: dict[str, Any] = {key: self.strategy.full(part.state_dict()) for key, part in self._stateful().items()}
         state["epoch"] = self.position.epoch - (self.position.step_in_epoch == 0)  # the last one trained in
         state["log"] = self.last_log
         random_state = rng_state(self.device)

@@ -1,6 +1,7 @@
 """What a run reports: console, log file, metrics file, TensorBoard."""
 
-from logger.display import Display, EpochProgress, epoch_line, epoch_row, follow, named
+from logger.display import Display, EpochProgress, follow
+from logger.epoch_table import epoch_line, epoch_row, named
 from logger.logger import close_logging, log_to_file, setup_logging
 from logger.run_log import RunLog
 from logger.visualization import TensorboardWriter, heatmap

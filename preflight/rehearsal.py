@@ -31,7 +31,7 @@ def run_few_steps(trainer: BaseTrainer, num_steps: int) -> float:
         with trainer.loop.epoch():
             trainer._before_epoch(1)
             log = trainer._train_epoch(1)
-        trainer._check_log(log)
+        trainer.monitor.check(log)
     finally:
         trainer.options.limit_batches = limit
     if trainer.device.type == "cuda":

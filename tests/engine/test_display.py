@@ -119,7 +119,7 @@ def test_a_file_gets_a_line_per_epoch_and_no_bars(monkeypatch: pytest.MonkeyPatc
 def test_the_table_fits_the_terminal_and_lines_up(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     other = {name: value * 1e-3 for name, value in MANY.items()}
-    header, row = epoch_row("9/10", MANY, "max val_metric_7")
+    header, row = epoch_row(" 9/10", MANY, "max val_metric_7")
     same_header, other_row = epoch_row("10/10", other, "max val_metric_7")
     assert header == same_header
     assert len(f"{header}") <= columns
