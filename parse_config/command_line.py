@@ -94,6 +94,14 @@ def overrides_of(cli: argparse.Namespace, options: Iterable[CustomArg]) -> dict[
     return overrides | dict(parse_override(text) for text in texts)
 
 
+def check_flags(cli: argparse.Namespace) -> None:
+    """Raise ConfigError where there is nothing to begin from, or too much."""
+    if cli.resume and getattr(cli, "resume_latest", False):
+        raise ConfigError("give either -r or --resume-latest")
+    if cli.resume is None and cli.config is None:
+        raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to resume one")
+
+
 def as_if_of(cli: argparse.Namespace) -> AsIf | None:
     """Return what --as-if asks for, None where it is not given. Raises ConfigError."""
     asked, speed, latency = (getattr(cli, name, None) for name in ("as_if", "link_speed", "link_latency"))

@@ -19,7 +19,15 @@ from distributed.collective import broadcast
 from distributed.launch import is_main, main_first
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
-from parse_config.command_line import AsIf, CustomArg, add_override_flags, answer_question, as_if_of, overrides_of
+from parse_config.command_line import (
+    AsIf,
+    CustomArg,
+    add_override_flags,
+    answer_question,
+    as_if_of,
+    check_flags,
+    overrides_of,
+)
 from parse_config.config_file import check_size
 from parse_config.layers import ConfigLayers
 from parse_config.options import Options
@@ -113,18 +121,16 @@ class ConfigParser:
         cli = args.parse_args(argv)
         answer_question(cli, args, slots)
         is_resumed = cli.resume is not None and cli.config is None
-        is_rehearsal, goes_on = getattr(cli, "check", False), getattr(cli, "resume_latest", False)
-        if cli.resume and goes_on:
-            raise ConfigError("give either -r or --resume-latest")
-        if cli.resume is None and cli.config is None:
-            raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to resume one")
+        finds_lr, goes_on = getattr(cli, "lr_find", False), getattr(cli, "resume_latest", False)
+        is_rehearsal = getattr(cli, "check", False) or finds_lr
+        check_flags(cli)
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if checkpoint and is_resumed and not is_rehearsal and prefer is None and is_main():
             refuse_if_locked(checkpoint.parent)  # before any data is read
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
-        config.as_if, config.finds_lr = as_if_of(cli), getattr(cli, "lr_find", False)
+        config.as_if, config.finds_lr = as_if_of(cli), finds_lr
         config.allow_inexact = getattr(cli, "allow_inexact", False)
         if goes_on:
             config.go_on_with_newest()
