@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from base.base_model import take_weights
+from base.board import Board
 from base.monitor import Monitor
 from base.plain_loop import PlainLoop
 from base.recording import recorded, saved_when_stopped, wait_for_save
@@ -76,6 +76,7 @@ class BaseTrainer(ABC):
         self.strategy = Alone(self.options, self.device, config["seed"])
         self.monitor = Monitor(self.options.monitor, self.options.early_stop)
         self.loop = PlainLoop(self)
+        self.board = Board(self)
         self.last_log: dict[str, float] = {}  # the values of the last finished epoch
         self.last_save_s = time.monotonic()
         self.saved_at: tuple[int, ...] | None = None  # as (epoch, step_in_epoch, global_step)
@@ -142,8 +143,7 @@ class BaseTrainer(ABC):
             self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
         self._check_log(log)
         is_best = self.monitor.update(epoch, log)
-        if self.run_log is not None:
-            self.run_log.log_epoch(epoch, self.position.global_step, log)
+        self.board.log_epoch(log, is_best)
         values = "  ".join(f"{name} {value:.4g}" for name, value in log.items())
         self.logger.info(f"epoch {epoch}/{self.epochs}  {values}{'  (best)' if is_best else ''}")
         self.last_log = log
@@ -259,6 +259,7 @@ class BaseTrainer(ABC):
 
     def _log_start(self) -> None:
         self.loop.warn_of_what_is_ignored()
+        self.board.start()
         num_samples = f"; {self.loop.loader.n_samples:,} training samples" if self.loop.is_followed else ""
         self.logger.info(f"device {self.device}{num_samples}{self._shared()}")
         if self.config.resume:
@@ -266,9 +267,6 @@ class BaseTrainer(ABC):
             self.logger.info(f"resumed {self.config.resume} at {where}")
             return
         self.logger.info(f"{self.model}\nrun directory: {self.checkpoint_dir}")
-        self.writer.set_step(0, mode="")
-        self.writer.add_text("config", f"```json\n{json.dumps(self.config.config, indent=4)}\n```")
-        self._log_samples()
 
     def _shared(self) -> str:
         """Return what of a step one process computes, for the log; nothing of a run of one process."""
@@ -281,6 +279,7 @@ class BaseTrainer(ABC):
         """Show what the model is trained on, in TensorBoard; nothing by default."""
 
     def _log_end(self) -> None:
+        self.board.end()
         if self.monitor.should_stop:
             self.logger.info(f"stopped early: no better {self.monitor.metric} for {self.monitor.early_stop} epochs")
         if self.monitor.is_on:
