@@ -6,13 +6,8 @@ long the event files are with all of it, and a resumed run draws nothing twice.
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,23 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from base.model_graph import add_graph
 from base.predictions import Predictions, images_of
-from distributed import world_size
 from logger.dashboard import hparam_summaries, hyperparameters, layout
 from logger.run_log import curve
+from logger.run_texts import code_and_environment, fenced
 from logger.validation import draw_validation
 from speed.levers import is_sharded
 from utils.nested import flatten, map_tensors
-from utils.rng import rng_state, set_rng_state
 
 if TYPE_CHECKING:
     from base.base_trainer import BaseTrainer
 
 FIGURES = "figures"
-MAX_DIFF = 200_000  # characters
 Observer = Callable[[Any, Any, Any], None]
 """What `evaluate` hands inputs, outputs and targets of each batch to."""
-logger = logging.getLogger("board")
 
 
 class Board:
@@ -51,10 +44,10 @@ class Board:
         trainer = self._trainer
         is_new = trainer.config.resume is None
         trainer.writer.set_step(trainer.position.global_step, mode="")
-        for name, text in _code_and_environment(trainer.checkpoint_dir, trainer.environment).items():
+        for name, text in code_and_environment(trainer.checkpoint_dir, trainer.environment).items():
             trainer.writer.add_text(name, text)
         if is_new:
-            trainer.writer.add_text("config", _fenced(json.dumps(trainer.config.config, indent=4), "json"))
+            trainer.writer.add_text("config", fenced(json.dumps(trainer.config.config, indent=4), "json"))
             trainer._log_samples()
 
     def show_inputs(self, inputs: Any) -> None:
@@ -65,7 +58,7 @@ class Board:
             self._trainer.writer.add_images("inputs", (image - low) / (high - low).clamp(min=1e-12))
         writer = self._trainer.writer.writer
         if writer is not None:
-            self._show_graph(writer, map_tensors(lambda tensor: tensor[:2], inputs))
+            add_graph(writer, self._trainer.model, map_tensors(_first, inputs), self._trainer.device)
 
     def new_observer(self) -> Observer | None:
         """Return what collects the batches of a validation, for figures; None where nothing is drawn."""
@@ -106,17 +99,9 @@ class Board:
             directory = trainer.checkpoint_dir / FIGURES if is_kept else None
             trainer.run_log.draw(draw_validation, trainer.writer.writer, step, sample, directory)
 
-    def _show_graph(self, writer: SummaryWriter, inputs: Any) -> None:
-        """Trace the model; where that cannot be done, say why and go on."""
-        model = self._trainer.model
-        if world_size() > 1 or any(map(is_sharded, model.parameters())):
-            return  # a pass of the first process alone would wait for the others
-        try:
-            with _untouched(model, self._trainer.device), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                writer.add_graph(model, (inputs,))
-        except Exception as error:  # whatever a model may do while it is traced
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            logger.info(f"TensorBoard has no graph of this model, which cannot be traced: {reason:.200}")
+
+def _first(tensor: Tensor) -> Tensor:
+    return tensor[:2] if tensor.ndim else tensor
 
 
 def _judged(names: Iterable[str]) -> list[str]:
@@ -160,41 +145,3 @@ def _write_histograms(writer: SummaryWriter, step: int, tensors: dict[str, Tenso
         values = values[np.isfinite(values)]
         if len(values):
             writer.add_histogram(tag, values, step)
-
-
-def _code_and_environment(run_dir: Path, environment: dict[str, Any]) -> dict[str, str]:
-    """Return as Markdown what this process runs on, and where it is recorded, how its code differs from the commit."""
-    texts: dict[str, str] = {}
-    try:
-        process = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))["processes"][-1]
-        name = (process.get("git") or {}).get("diff")
-        if name:
-            diff = (run_dir / Path(name).name).read_text(encoding="utf-8", errors="replace")
-            texts["git diff"] = _fenced(diff[:MAX_DIFF], "diff")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        process = environment
-    return {"environment": _fenced(json.dumps(process, indent=4, default=str), "json")} | texts
-
-
-def _fenced(text: str, language: str) -> str:
-    return f"```{language}\n{text.replace('```', '` ` `')}\n```"
-
-
-@contextmanager
-def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Let a pass of the model in eval mode leave random state, mode and buffers as they are, and print nothing."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    state = rng_state(device)
-    model.eval()
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        set_rng_state(state, device)

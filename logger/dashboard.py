@@ -12,7 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 
 MAX_TEXT = 250  # characters of a hyperparameter
 NOT_COMPARED = re.compile(
-    r"[$_].*|name|tag|n_gpu|device|data_loader\.args\.(data_dir|path|num_workers)|"
+    r"[$_].*|name|tag|n_gpu|device|data_loader\.args\.(data_dir|path|num_workers)|optimizer\.args\.fused|"
     r"trainer\.(save_|keep_|log_|verbosity|tensorboard|monitor|process_timeout).*"
 )
 STEP_CHARTS = {
