@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,13 @@ from logger.validation import Sample
 from utils.nested import tensors_of
 
 MAX_SAMPLES, MAX_NUMBERS, NUM_IMAGES = 10_000, 1 << 22, 16
-MAX_WAITING, MAX_WAITING_BYTES = 32, 64 << 20
+MAX_WAITING, MAX_WAITING_BYTES = 128, 64 << 20
 MAX_COLUMNS = 16
 Array = NDArray[Any]
 
 
 class Predictions:
-    """Collects batches of validation on their device, without waiting for it.
+    """Collects batches of validation on their device, for which it waits once in 64 MB of images.
 
     A classifier is what gives floating outputs (N, C) for integer targets (N,), a regression what gives outputs of the
     shape of floating targets, (N,) or (N, up to 16); of anything else nothing is kept. At most 10,000 samples are:
@@ -75,13 +77,18 @@ class Predictions:
         """Take the samples of highest and lowest loss out of those that wait and those so far."""
         if not self._waiting:
             return
-        images, outputs, targets = (torch.cat(part) for part in zip(*self._waiting))
-        self._waiting, self._waiting_bytes = [], 0
-        new = [_losses(outputs, targets), images, outputs, targets]
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        outputs, targets = torch.cat([outputs for _, outputs, _ in waiting]), torch.cat([row[2] for row in waiting])
+        losses, ends = _losses(outputs, targets), list(accumulate(len(images) for images, _, _ in waiting))
         for name, is_worst in (("worst", True), ("best", False)):
-            rows = [torch.cat(pair) for pair in zip(self._extremes.get(name, [part[:0] for part in new]), new)]
-            chosen = rows[0].topk(min(NUM_IMAGES, len(rows[0])), largest=is_worst).indices
-            self._extremes[name] = [part[chosen] for part in rows]
+            chosen = losses.topk(min(NUM_IMAGES, len(losses)), largest=is_worst).indices
+            places = [(index, bisect_right(ends, index)) for index in chosen.tolist()]
+            images = torch.stack([waiting[batch][0][index - ends[batch]] for index, batch in places])  # from its end
+            rows = [losses[chosen], images, outputs[chosen], targets[chosen]]
+            if name in self._extremes:
+                rows = [torch.cat(pair) for pair in zip(self._extremes[name], rows)]
+            best = rows[0].topk(min(NUM_IMAGES, len(rows[0])), largest=is_worst).indices
+            self._extremes[name] = [part[best] for part in rows]
 
 
 def images_of(inputs: Any) -> Iterator[Tensor]:

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from logger.canvas import (
     BLACK,
     BLUE,
     BOTTOM,
-    GREY,
     LEFT,
     LIGHT,
     ORANGE,
@@ -28,8 +27,8 @@ from logger.canvas import (
     Axes,
     bounds,
     canvas,
-    font,
     name_axes,
+    write,
 )
 
 Array = NDArray[Any]
@@ -50,15 +49,14 @@ def confusion_matrix(counts: Array) -> Image.Image:
     colours = (np.array(WHITE) + shares[..., None] * (np.array(BLUE) - WHITE)).astype(np.uint8)
     image.paste(Image.fromarray(colours).resize((num * side, num * side), Image.Resampling.NEAREST), (LEFT, TOP))
     draw.rectangle((LEFT - 1, TOP - 1, LEFT + num * side, TOP + num * side), outline=LIGHT)
-    small = font(12)
     for row, column in np.argwhere(counts > 0) if num <= MAX_LABELLED else ():
         at = (LEFT + (column + 0.5) * side, TOP + (row + 0.5) * side)
         fill = WHITE if shares[row, column] > 0.5 else BLACK
-        draw.text(at, str(counts[row, column]), fill, small, anchor="mm")
+        write(image, at, str(counts[row, column]), fill)
     for index in range(0, num, -(-num // MAX_LABELLED)):
-        draw.text((LEFT - 6, TOP + (index + 0.5) * side), str(index), GREY, small, anchor="rm")
-        draw.text((LEFT + (index + 0.5) * side, TOP + num * side + 10), str(index), GREY, small, anchor="mm")
-    name_axes(image, draw, "predicted class", "true class")
+        write(image, (LEFT - 6, TOP + (index + 0.5) * side), str(index), anchor="r")
+        write(image, (LEFT + (index + 0.5) * side, TOP + num * side + 10), str(index))
+    name_axes(image, "predicted class", "true class")
     return image
 
 
@@ -70,15 +68,15 @@ def class_bars(counts: Array) -> Image.Image:
     shown = np.sort(there[np.argsort(recall[there], kind="stable")][:MAX_BARS])
     title = "recall and precision per class" + (" (lowest recall)" if len(shown) < len(there) else "")
     image, draw = canvas(title)
-    axes = Axes(draw, (0, len(shown)), (0, 1), x_ticks=False)
+    axes = Axes(image, (0, len(shown)), (0, 1), x_ticks=False)
     for place, index in enumerate(shown):
         for values, colour, offset in ((recall, BLUE, 0.12), (precision, ORANGE, 0.5)):
             draw.rectangle((*axes(place + offset, values[index]), *axes(place + offset + 0.38, 0)), fill=colour)
-        draw.text(axes(place + 0.5, 0, 10), str(index), GREY, font(12), anchor="mm")
+        write(image, axes(place + 0.5, 0, 10), str(index))
     for text, colour, x in (("recall", BLUE, 440), ("precision", ORANGE, 510)):
         draw.rectangle((x - 14, 15, x - 4, 25), fill=colour)
-        draw.text((x, 20), text, GREY, font(12), anchor="lm")
-    name_axes(image, draw, "class", "share")
+        write(image, (x, 20), text, anchor="l")
+    name_axes(image, "class", "share")
     return image
 
 
@@ -87,13 +85,13 @@ def predicted_against_true(outputs: Array, targets: Array) -> Image.Image:
     image, draw = canvas("predicted against true")
     outputs, targets = _finite(outputs.ravel(), targets.ravel())
     low, high = bounds(np.concatenate([outputs, targets]))
-    axes = Axes(draw, (low, high), (low, high))
+    axes = Axes(image, (low, high), (low, high))
     draw.line((*axes(low, low), *axes(high, high)), fill=ORANGE, width=2)
     step = -(-len(outputs) // MAX_POINTS) or 1
     for true, predicted in zip(targets[::step], outputs[::step]):
         x, y = axes(true, predicted)
         draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=BLUE)
-    name_axes(image, draw, "true", "predicted")
+    name_axes(image, "true", "predicted")
     return image
 
 
@@ -104,32 +102,30 @@ def residuals(outputs: Array, targets: Array) -> Image.Image:
     counts, edges = np.histogram(errors, NUM_BINS, bounds(errors))
     mean, std = (errors.mean(), errors.std()) if len(errors) else (0.0, 0.0)
     image, draw = canvas(f"residuals: mean {mean:.3g}, standard deviation {std:.3g}")
-    axes = Axes(draw, (edges[0], edges[-1]), (0, max(counts.max(), 1)))
+    axes = Axes(image, (edges[0], edges[-1]), (0, max(counts.max(), 1)))
     for count, left, right in zip(counts, edges, edges[1:]):
         if count:
             draw.rectangle((*axes(left, count), *axes(right, 0)), fill=BLUE, outline=WHITE)
     if edges[0] < 0 < edges[-1]:
         draw.line((*axes(0, 0), *axes(0, counts.max())), fill=ORANGE, width=2)
-    name_axes(image, draw, "predicted - true", "samples")
+    name_axes(image, "predicted - true", "samples")
     return image
 
 
 def sample_grid(images: Array, captions: Sequence[str], num_columns: int = 8) -> Image.Image:
     """Draw `images`, (N, 1 or 3, H, W) float of any range, each above its caption, which may have two lines."""
-    num_rows = -(-len(images) // num_columns)
-    grid = Image.new("RGB", (num_columns * CELL, num_rows * (CELL + CAPTION)), WHITE)
-    draw, small = ImageDraw.Draw(grid), font(12)
+    num_rows, is_grey = -(-len(images) // num_columns), images.shape[1] == 1
+    size = (num_columns * CELL, num_rows * (CELL + CAPTION))
+    grid = Image.new("L" if is_grey else "RGB", size, WHITE[0] if is_grey else WHITE)
     for index, (pixels, caption) in enumerate(zip(_as_bytes(images), captions)):
         row, column = divmod(index, num_columns)
         x, y = column * CELL, row * (CELL + CAPTION)
         height, width = pixels.shape[:2]
-        size = [max(round(side * (CELL - 4) / max(height, width)), 1) for side in (width, height)]
-        is_small = max(height, width) < CELL
-        picture = Image.fromarray(pixels).convert("RGB")
-        grid.paste(picture.resize(size, Image.Resampling.NEAREST if is_small else Image.Resampling.BILINEAR), (x, y))
-        draw.multiline_text(
-            (x + CELL / 2, y + CELL + CAPTION / 2 - 6), caption, BLACK, small, anchor="mm", align="center"
-        )
+        shown = [max(round(side * (CELL - 4) / max(height, width)), 1) for side in (width, height)]
+        how = Image.Resampling.NEAREST if max(height, width) < CELL else Image.Resampling.BILINEAR
+        grid.paste(Image.fromarray(pixels).resize(shown, how), (x, y))
+        for number, line in enumerate(caption.splitlines()):
+            write(grid, (x + CELL / 2, y + CELL + 4 + 14 * number), line, BLACK[0] if is_grey else BLACK)
     return grid
 
 
@@ -141,6 +137,7 @@ def _finite(one: Array, other: Array) -> tuple[Array, Array]:
 
 def _as_bytes(images: Array) -> list[Array]:
     """Return (H, W) or (H, W, 3) uint8 of each of (N, 1 or 3, H, W), all stretched by one range to [0, 255]."""
+    images = np.nan_to_num(images)
     low, high = float(images.min()), float(images.max())
     scaled = ((images - low) * (255 / ((high - low) or 1))).astype(np.uint8)
     return [image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in scaled]

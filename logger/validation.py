@@ -34,14 +34,17 @@ def draw_validation(writer: SummaryWriter | None, step: int, sample: Sample, dir
     if targets.ndim == 1:
         known = (targets >= 0) & (targets < outputs.shape[1])  # others are ignored by the loss
         sample = Sample(outputs[known], targets[known], images)
+    if len(sample.outputs) == 0:
+        return
+    if directory is not None:
+        directory.mkdir(exist_ok=True)
     for name, image in _figures(sample):
         data = png(image)
         if writer is not None:
-            size = {"height": image.height, "width": image.width, "colorspace": 3}
+            size = {"height": image.height, "width": image.width, "colorspace": len(image.getbands())}
             value = Summary.Value(tag=f"validation/{name}", image=Summary.Image(**size, encoded_image_string=data))
             writer._get_file_writer().add_summary(Summary(value=[value]), step)
         if directory is not None:
-            directory.mkdir(exist_ok=True)
             temp = directory / f".{name}.{os.getpid()}.tmp"
             temp.write_bytes(data)
             os.replace(temp, directory / f"{name}.png")
