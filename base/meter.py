@@ -38,6 +38,7 @@ class StepMeter:
         self._waited, self._num_samples = 0.0, 0
         self._epoch_start = self._last = self._read()
         self._before: list[Tensor] = []
+        self._rates: list[float] = []  # before the schedule goes on
 
     def timed(self, steps: Iterable[list[Microbatch]]) -> Iterator[list[Microbatch]]:
         """Yield the steps of an epoch, from now on until the last is done."""
@@ -53,6 +54,7 @@ class StepMeter:
             self._num_samples += sum(microbatch.num_samples for microbatch in microbatches)
             if (self._trainer.position.global_step + 1) % self._every == 0:
                 self._before = [weights.clone() for weights in self._weights()]
+                self._rates = [float(group["lr"]) for group in self._trainer.optimizer.param_groups]
             yield microbatches
 
     def step_values(self) -> dict[str, float]:
@@ -64,7 +66,7 @@ class StepMeter:
         """
         now, last = self._read(), self._last
         self._last = now
-        values = {f"lr/group{i}": float(group["lr"]) for i, group in enumerate(self._trainer.optimizer.param_groups)}
+        values = {f"lr/group{i}": rate for i, rate in enumerate(self._rates)}
         if self._before:
             weights, before, self._before = list(self._weights()), self._before, []
             moved = [new - old for new, old in zip(weights, before)]

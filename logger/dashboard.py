@@ -18,7 +18,7 @@ NOT_COMPARED = re.compile(
 STEP_CHARTS = {
     "optimization": {
         "loss of a step": r"step/loss$",
-        "learning rate": r"(step/)?lr/group\d+$",
+        "learning rate": r"step/lr/group\d+$",
         "gradient norm": r"step/grad_norm$",
         "update-to-weight ratio": r"step/update_ratio$",
     },

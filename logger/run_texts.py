@@ -18,8 +18,8 @@ def code_and_environment(run_dir: Path, environment: Mapping[str, Any]) -> dict[
         name = (process.get("git") or {}).get("diff")
         if name:
             diff = (run_dir / Path(name).name).read_text(encoding="utf-8", errors="replace")
-            texts["git diff"] = fenced(diff[:MAX_DIFF], "diff")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            texts["git_diff"] = fenced(diff[:MAX_DIFF], "diff")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         process = dict(environment)
     return {"environment": fenced(json.dumps(process, indent=4, default=str), "json")} | texts
 

@@ -45,6 +45,7 @@ def test_the_update_ratio_is_how_far_a_logged_step_moved_the_weights(
         before = model.weight.detach().clone()
         trainer.optimizer.step()
         trainer.position.after_step()
+        trainer.optimizer.param_groups[0]["lr"] = 0.0 if trainer.position.global_step % 2 == 0 else 0.25
         values = its_meter.step_values()
         if trainer.position.global_step % 2:
             assert "update_ratio" not in values
@@ -52,7 +53,7 @@ def test_the_update_ratio_is_how_far_a_logged_step_moved_the_weights(
             assert model.weight.grad is not None
             expected = 0.25 * norm([model.weight.grad[:rows]]) / norm([before[:rows]])
             assert values["update_ratio"] == pytest.approx(expected, rel=1e-5)
-        assert values["lr/group0"] == 0.25
+            assert values["lr/group0"] == 0.25  # that the step was made with
 
 
 def test_speed_and_waiting_are_read_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
