@@ -16,6 +16,7 @@ from base import BaseDataLoader, counted
 from checkpoint.file import BEST, load_checkpoint
 from checkpoint.parts import eval_weights, saved_facts
 from checkpoint.records import record_test
+from logger import follow
 from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
 from trainer.evaluation import evaluate
@@ -51,9 +52,10 @@ def main(config: ConfigParser) -> dict[str, float]:
     num_samples = getattr(data_loader, "n_samples", len(data_loader.dataset))
     logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}".rstrip())
     batches = data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader
-    result = evaluate(model, criterion, counted(batches), metrics, device)
+    result = evaluate(model, criterion, follow(counted(batches), "test", len(batches)), metrics, device)
+    width = max(map(len, result))
     for name, value in result.items():
-        logger.info(f"{name}: {value:.6f}")
+        logger.info(f"{name:>{width}}: {value:.6f}")
     if config.resume:  # with a config of the run, not of another
         record_test(path, checkpoint.get("epoch"), result, num_samples)
     return result

@@ -15,7 +15,7 @@ from base import param_groups, prepare_model
 from distributed import launched
 from parse_config import ConfigParser, CustomArg
 from parse_config.command_line import add_run_flags
-from preflight import choose_batch_size, rehearse, rehearse_as_if
+from preflight import choose_batch_size, find_lr, rehearse, rehearse_as_if
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
 from trainer import Trainer
@@ -65,7 +65,7 @@ def build_trainer(config: ConfigParser) -> Trainer:
 
 
 def main(config: ConfigParser) -> None:
-    """Train, or resume training, as the config says; with --check, only rehearse it."""
+    """Train, or resume training, as the config says; with --check or --lr-find, only try it."""
     choose_batch_size(config, build_trainer)
     if config.as_if:
         print("\n".join(rehearse_as_if(config, build_trainer)))
@@ -73,6 +73,8 @@ def main(config: ConfigParser) -> None:
     trainer = build_trainer(config)
     if config.is_rehearsal:
         print("\n".join(rehearse(trainer)))
+    elif config.finds_lr:
+        print("\n".join(find_lr(trainer)))
     else:
         trainer.train()
 

@@ -1,5 +1,6 @@
 """The abstract classes that a project subclasses, and what their trainers are made of."""
 
+from base.announce import announce_step
 from base.bad_label import name_samples
 from base.base_data_loader import BaseDataLoader, counted
 from base.base_model import BaseModel, param_groups, prepare_model
@@ -25,6 +26,7 @@ __all__ = [
     "StepMeter",
     "TensorBatches",
     "Weight",
+    "announce_step",
     "counted",
     "first_samples",
     "loss_denominator",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from base.announce import announce_end, announce_epoch, announce_start
 from base.base_model import take_weights
 from base.board import Board
 from base.monitor import Monitor
@@ -29,9 +29,9 @@ from distributed import is_main, world_size
 from distributed.collective import broadcast, gather
 from distributed.failures import failures_shared
 from distributed.strategy import Alone
-from logger import RunLog, TensorboardWriter
+from logger import Display, RunLog, TensorboardWriter
 from parse_config import ConfigParser, TrainerOptions
-from utils import ConfigError, Metric, Position, Stopped
+from utils import Metric, Position, Stopped
 from utils.rng import rng_state
 from utils.signals import EXIT_CODES, StopSignals
 from utils.weights import Stateful
@@ -74,6 +74,7 @@ class BaseTrainer(ABC):
         self.epochs: int = self.options.epochs
         self.position = Position()
         self.strategy = Alone(self.options, self.device, config["seed"])
+        self.display = Display()
         self.monitor = Monitor(self.options.monitor, self.options.early_stop)
         self.loop = PlainLoop(self)
         self.board = Board(self)
@@ -117,13 +118,13 @@ class BaseTrainer(ABC):
         with StopSignals() as self.signals, self.config.held_run_dir() as check_held:
             log_sizes = self._resume(self.config.resume)["logs"] if self.config.resume else None
             with recorded(self, log_sizes, check_held), failures_shared():
-                self._log_start()
+                announce_start(self)
                 if self.config.resume is None:
                     self._save(None)  # fails on a full or read-only disk before training does
                     wait_for_save(self)
-                with saved_when_stopped(self):
+                with saved_when_stopped(self), self.display.run(self.epochs, self.position.epoch - 1, is_main()):
                     yield
-                self._log_end()
+                announce_end(self)
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -139,23 +140,15 @@ class BaseTrainer(ABC):
         """Log the epoch that has been trained and validated, move on, and save it where that is due."""
         epoch = self.position.epoch
         log = broadcast({name: float(value) for name, value in log.items()})  # all decide by the first one's values
-        for name in (name for name, value in log.items() if not math.isfinite(value)):
-            self.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
-        self._check_log(log)
+        self.monitor.check(log)
         is_best = self.monitor.update(epoch, log)
         self.board.log_epoch(log, is_best)
-        values = "  ".join(f"{name} {value:.4g}" for name, value in log.items())
-        self.logger.info(f"epoch {epoch}/{self.epochs}  {values}{'  (best)' if is_best else ''}")
+        announce_epoch(self, log, is_best)
         self.last_log = log
         self.position.after_epoch()
         is_due = epoch % self.options.save_period == 0 or epoch == self.epochs or self.monitor.should_stop
         if is_due or is_best or not self.loop.can_be_saved:
             self._save(epoch if is_due else None, save_best=is_best)
-
-    def _check_log(self, log: dict[str, float]) -> None:
-        """Raise ConfigError where an epoch gave no value to monitor."""
-        if self.monitor.is_on and self.monitor.metric not in log:
-            raise ConfigError(f"trainer.monitor: the epoch gave no {self.monitor.metric!r}; it gave {', '.join(log)}")
 
     def _after_step(self) -> None:
         """Move on by one optimizer step; save where that is due; raise Stopped where a signal came."""
@@ -216,8 +209,7 @@ class BaseTrainer(ABC):
         Returns when the state is cloned. Raises NonFiniteError, and RunDirError where this or the last write fails.
         """
         self._check_finite()
-        parts = self._stateful()
-        state: dict[str, Any] = {key: self.strategy.full(part.state_dict()) for key, part in parts.items()}
+        state: dict[str, Any] = {key: self.strategy.full(part.state_dict()) for key, part in self._stateful().items()}
         state["epoch"] = self.position.epoch - (self.position.step_in_epoch == 0)  # the last one trained in
         state["log"] = self.last_log
         random_state = rng_state(self.device)
@@ -257,31 +249,5 @@ class BaseTrainer(ABC):
         """Restore every part of the run from a checkpoint of it. Raises CheckpointError."""
         self._resume(resume_path)
 
-    def _log_start(self) -> None:
-        self.loop.warn_of_what_is_ignored()
-        self.board.start()
-        num_samples = f"; {self.loop.loader.n_samples:,} training samples" if self.loop.is_followed else ""
-        self.logger.info(f"device {self.device}{num_samples}{self._shared()}")
-        if self.config.resume:
-            where = f"epoch {self.position.epoch}, step {self.position.step_in_epoch}"
-            self.logger.info(f"resumed {self.config.resume} at {where}")
-            return
-        self.logger.info(f"{self.model}\nrun directory: {self.checkpoint_dir}")
-
-    def _shared(self) -> str:
-        """Return what of a step one process computes, for the log; nothing of a run of one process."""
-        if world_size() == 1 or not self.loop.is_followed:
-            return ""
-        size = self.loop.loader.batch_size * self.options.grad_accum_steps
-        return f"; {world_size()} processes: a step has {size:,} samples, {size / world_size():,.1f} a process"
-
     def _log_samples(self) -> None:
         """Show what the model is trained on, in TensorBoard; nothing by default."""
-
-    def _log_end(self) -> None:
-        self.board.end()
-        if self.monitor.should_stop:
-            self.logger.info(f"stopped early: no better {self.monitor.metric} for {self.monitor.early_stop} epochs")
-        if self.monitor.is_on:
-            best = f"{self.monitor.metric} {self.monitor.best:.4g} in epoch {self.monitor.best_epoch}"
-            self.logger.info(f"best: {best}; checkpoints are in {self.checkpoint_dir}")

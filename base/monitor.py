@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from utils.errors import ConfigError
+
 
 class Monitor:
     """Follows one value of the epoch log, such as "min val_loss"; "off" follows nothing."""
@@ -26,6 +28,11 @@ class Monitor:
     def should_stop(self) -> bool:
         """Whether `early_stop` epochs in a row were no better than the best."""
         return self.is_on and self.num_bad_epochs >= self.early_stop
+
+    def check(self, log: dict[str, float]) -> None:
+        """Raise ConfigError where the log of an epoch lacks the value that is followed."""
+        if self.is_on and self.metric not in log:
+            raise ConfigError(f"trainer.monitor: the epoch gave no {self.metric!r}; it gave {', '.join(log)}")
 
     def update(self, epoch: int, log: dict[str, float]) -> bool:
         """Take in the log of an epoch; return whether it is the best so far. NaN and infinity never are."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import Any, TextIO
+
+from utils.signals import in_notebook
 
 
 class LenientStream:
@@ -59,3 +62,19 @@ def make_console_lenient() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__"):
             setattr(sys, name, LenientStream(stream))
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether `stream` shows text to a person, on a terminal that can move its cursor, as bars and tables need."""
+    return os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that shows colour, and nobody has said NO_COLOR (https://no-color.org)."""
+    is_old_windows = os.name == "nt" and "WT_SESSION" not in os.environ
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and not is_old_windows
+
+
+def terminal_width() -> int:
+    """Return how many characters a line has; 120 in a notebook."""
+    return 120 if in_notebook() else shutil.get_terminal_size().columns

@@ -56,10 +56,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-inexact", action="store_true", help="resume even where it cannot be exact")
 
     instead = parser.add_argument_group("instead of training")
-    instead.add_argument("--check", action="store_true", help="try a few steps; print shapes, time and memory")
+    instead.add_argument("--check", action="store_true", help="try a few steps; print layers, shapes, time, memory")
     instead.add_argument("--as-if", metavar="N[,N...]", help="with --check: what N processes would need and take")
     instead.add_argument("--link-speed", metavar="SPEED", help=f"of what connects them; {LINK[0]} by default")
     instead.add_argument("--link-latency", metavar="TIME", help=f"of a message between them; {LINK[1]} by default")
+    instead.add_argument("--lr-find", action="store_true", help="try learning rates; print and plot the losses")
     instead.add_argument("--print-config", action="store_true", help="print every key and where it is from")
     instead.add_argument("--schema", action="store_true", help="write config.schema.json for editors")
     instead.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a completion script")

@@ -47,6 +47,8 @@ class ConfigParser:
 
     as_if: AsIf | None = None
     """With --as-if: the numbers of processes to rehearse for."""
+    finds_lr = False
+    """With --lr-find."""
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class ConfigParser:
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
-        config.as_if = as_if_of(cli)
+        config.as_if, config.finds_lr = as_if_of(cli), getattr(cli, "lr_find", False)
         config.allow_inexact = getattr(cli, "allow_inexact", False)
         if goes_on:
             config.go_on_with_newest()

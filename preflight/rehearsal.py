@@ -11,6 +11,7 @@ import torch
 
 from base import BaseTrainer
 from preflight.shape_watch import ShapeWatch
+from preflight.summary import first_call, summarize
 from utils.device import peak_memory
 from utils.nested import describe
 
@@ -30,7 +31,7 @@ def run_few_steps(trainer: BaseTrainer, num_steps: int) -> float:
         with trainer.loop.epoch():
             trainer._before_epoch(1)
             log = trainer._train_epoch(1)
-        trainer._check_log(log)
+        trainer.monitor.check(log)
     finally:
         trainer.options.limit_batches = limit
     if trainer.device.type == "cuda":
@@ -39,7 +40,7 @@ def run_few_steps(trainer: BaseTrainer, num_steps: int) -> float:
 
 
 def rehearse(trainer: BaseTrainer) -> list[str]:
-    """Train a few steps and validate as many; return lines about the data, shapes, parameters, time and memory.
+    """Train a few steps and validate as many; return lines about the data, layers, parameters, time and memory.
 
     Whatever a run would fail at is raised here as it would be there. The trainer must not be used to train afterwards.
     """
@@ -50,11 +51,14 @@ def rehearse(trainer: BaseTrainer) -> list[str]:
     with TemporaryDirectory() as folder:  # for loops that write files of their own into the run directory
         trainer.config.save_dir = Path(folder)
         is_watched = type(trainer)._preflight is BaseTrainer._preflight and not trainer.options.compile
-        with ShapeWatch(trainer.logger) if is_watched else nullcontext():  # of a plain loop, this is the first batch
+        watch = ShapeWatch(trainer.logger) if is_watched else nullcontext()  # of a plain loop, this is the first batch
+        with watch, first_call(trainer.model) as calls:
             run_few_steps(trainer, 1)  # warms up
         first_s = run_few_steps(trainer, 1)
         step_s = max(0.0, run_few_steps(trainer, limit) - first_s) / (limit - 1)
-    return [*_data_lines(trainer), *_cost_lines(trainer, step_s)]
+        costs = _cost_lines(trainer, step_s)  # before the summary, which takes memory too
+        layers = [line for args, kwargs in calls for line in summarize(trainer.model, args, kwargs)]
+    return [*_data_lines(trainer), *layers, *costs]
 
 
 def _data_lines(trainer: BaseTrainer) -> list[str]:

@@ -142,7 +142,7 @@ def curves_of(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     for path in sorted(run_dir.glob("events.out.tfevents.*"), key=lambda path: path.name):  # as TensorBoard reads them
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                if value.tensor.float_val and not value.tag.startswith("perf/"):
+                if value.tensor.float_val and "perf/" not in value.tag:
                     curves.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
                 elif value.metadata.plugin_data.plugin_name == "images":
                     picture = b"".join(value.tensor.string_val)

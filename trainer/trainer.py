@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from base import (
     BaseDataLoader,
@@ -21,13 +20,14 @@ from base import (
     FiniteWatch,
     Microbatch,
     StepMeter,
+    announce_step,
     counted,
     first_samples,
     name_samples,
     weighted,
 )
 from distributed.choice import make_strategy
-from logger import heatmap
+from logger import EpochProgress, heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run, join_processes, share_data, warn_of_wrong_means
 from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
@@ -101,13 +101,13 @@ class Trainer(BaseTrainer):
         self.model.train()
         self.train_metrics.reset()
         train_step = self.step_graph or self._train_step
-        with self._progress_bar(epoch) as bar:
+        with self.display.epoch(epoch, self.num_steps, self.position.step_in_epoch) as progress:
             for microbatches in self.meter.timed(self._on_device(self._steps(epoch))):
                 loss, grad_norm = train_step(microbatches)
                 self._watch_step(loss, grad_norm)
                 self._step_scheduler("step")
-                bar.update()
-                self._log_step(bar)
+                progress.step(sum(microbatch.num_samples for microbatch in microbatches))
+                self._log_step(progress)
                 self.profiler.step(self.checkpoint_dir, self.writer)
                 self._after_step()
         self._check_finite()  # waits for the device, so that the time below is the true one
@@ -148,7 +148,8 @@ class Trainer(BaseTrainer):
         """Return the loss and metrics over the validation split, named val_*; {} where there is none."""
         if self.valid_data_loader is None:
             return {}
-        microbatches = self._until_stopped(counted(self.valid_data_loader))
+        batches = self.display.follow(counted(self.valid_data_loader), "validation", len(self.valid_data_loader))
+        microbatches = self._until_stopped(batches)
         try:
             model, observe = self.ema.eval_model, self.board.new_observer()
             values = evaluate(model, self.criterion, microbatches, self.valid_metrics, self.device, observe)
@@ -247,25 +248,11 @@ class Trainer(BaseTrainer):
         inputs, _ = unpack(batch)
         self.board.show_inputs(inputs)
 
-    def _progress_bar(self, epoch: int) -> tqdm[Any]:
-        """Return a bar of the epoch's steps; quiet where the output is no terminal."""
-        return tqdm(
-            total=self.num_steps,
-            initial=self.position.step_in_epoch,
-            desc=f"epoch {epoch}",
-            unit="step",
-            leave=False,
-            disable=None,
-            mininterval=0.5,
-        )
-
-    def _log_step(self, bar: tqdm[Any]) -> None:
-        """Log and show the loss every so many steps; the one place among the steps where the host waits."""
+    def _log_step(self, progress: EpochProgress) -> None:
+        """Log and show loss and speed every so many steps; the one place among the steps where the host waits."""
         global_step = self.position.global_step + 1  # steps done, this one included
         if global_step % self.options.log_every_steps == 0:
             self._check_finite()
-            value = self.watch.last_loss
-            values = {"loss": value, "grad_norm": self.watch.last_grad_norm} | self.meter.step_values()
-            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
-            if self.run_log is not None:
-                self.run_log.log_step(self.position.epoch, global_step, values)
+            values = {"loss": self.watch.last_loss, "grad_norm": self.watch.last_grad_norm} | self.meter.step_values()
+            progress.show(values)
+            announce_step(self, values)

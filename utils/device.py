@@ -63,7 +63,7 @@ def _best_device(n_gpu_use: int) -> str:
         return "cuda"
     if torch.backends.mps.is_available():
         return "mps"
-    logging.getLogger("device").warning("n_gpu is %d, but there is no GPU here: using the CPU", n_gpu_use)
+    logging.getLogger("device").info("no GPU here: using the CPU")
     return "cpu"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +30,8 @@ class StopSignals:
 
     A signal may come anywhere, even in the middle of a save. With `at_once`, for when there is nothing to save, the
     handler raises SystemExit, except in a destructor, where Python would swallow it. A nested StopSignals takes over
-    what was `received`. A second signal, more than REPEAT_S later, ends the process at once. A SIGHUP that is ignored,
-    as under nohup, stays ignored.
+    what was `received`. A second signal, more than REPEAT_S later, ends the process at once; in a notebook, a second
+    SIGINT is a KeyboardInterrupt. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -72,6 +73,8 @@ class StopSignals:
             if self._at_once and all(outer.f_code.co_name != "__del__" for outer in _frames(frame)):
                 raise SystemExit(EXIT_CODES[received])
         elif time.monotonic() - self._received_s > REPEAT_S:
+            if received is signal.SIGINT and in_notebook():  # whose kernel stays alive
+                raise KeyboardInterrupt
             os._exit(EXIT_CODES[received])
 
     def _handle_child(self, number: int, frame: FrameType | None) -> None:
@@ -91,6 +94,12 @@ class StopSignals:
             raise worker_error
         main_thread = threading.main_thread().ident
         threading.Timer(LOOK_AGAIN_S, signal.pthread_kill, (main_thread, number)).start()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a Jupyter notebook, Colab's and VS Code's included."""
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 import train
 from contenders.mnist import Task
 from trainer import Trainer
@@ -25,12 +23,10 @@ def with_all_features(task: Task) -> Trainer:
 
 
 def with_features_off(task: Task) -> Trainer:
-    """Return a trainer without metrics, TensorBoard, progress bar and checkpoints."""
+    """Return a trainer without metrics, TensorBoard and checkpoints."""
     off = ["metrics=[]", "trainer.tensorboard=false", f"trainer.log_every_steps={10**9}"]
     off += [f"trainer.save_period={EPOCHS}", "trainer.monitor=off", "trainer.early_stop=null"]
-    trainer = train.build_trainer(_config(task, *off))
-    trainer._progress_bar = lambda epoch: tqdm(disable=True)  # type: ignore[method-assign]
-    return trainer
+    return train.build_trainer(_config(task, *off))
 
 
 def train_in_turns(trainer: Trainer, next_turn: NextTurn) -> None:

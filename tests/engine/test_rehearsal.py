@@ -41,9 +41,11 @@ def test_it_prints_data_shapes_parameters_time_and_memory_and_writes_nothing(
     loop: str, data: str, tmp_path: Path
 ) -> None:
     config = small_config(tmp_path / "saved", trainer__loop=loop, data_loader__type=data)
-    data_line, batch, model, time, memory = check(config)
+    data_line, batch, header, *layers, model, time, memory = check(config)
     assert data_line == "data: 28 training samples, 6 for validation"
     assert batch == "a batch: float32 [5, 4], int64 [5]"
+    assert header.split() == ["layer", "type", "output", "parameters", "FLOPs"]
+    assert len(layers) > 1
     assert model == "model: 83 trainable parameters"
     assert re.fullmatch(
         r"time on cpu: about [\d.]+ ms a step, validation included; 6 steps an epoch; \d+ s an epoch, \d+ s in all",

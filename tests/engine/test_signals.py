@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import toy
-from base import BaseTrainer
+from base import BaseTrainer, base_trainer
 from checkpoint.file import find_checkpoint, load_checkpoint
 from checkpoint.writer import CheckpointWriter
 from faults import Process, assert_same_run, exit_code, finish, start, the_run, wait_until, write_config
@@ -195,7 +195,7 @@ def test_a_closed_terminal_does_not_end_a_run_under_nohup(tmp_path: Path) -> Non
 # Signals before and after training.
 
 
-def signal_in(owner: type, method: str, number: int, setattr: Callable[..., None] = setattr) -> None:
+def signal_in(owner: Any, method: str, number: int, setattr: Callable[..., None] = setattr) -> None:
     """Let this process send itself a signal in the first call of a method, after what it does."""
     original = getattr(owner, method)
     calls = iter([None])
@@ -209,7 +209,7 @@ def signal_in(owner: type, method: str, number: int, setattr: Callable[..., None
     setattr(owner, method, signalling)
 
 
-def stopped_in(place: tuple[type, str], number: signal.Signals, call: Callable[[], object]) -> int:
+def stopped_in(place: tuple[Any, str], number: signal.Signals, call: Callable[[], object]) -> int:
     """Return what `call` exits with when the signal comes in a method."""
     with pytest.MonkeyPatch.context() as patch:
         signal_in(*place, number, patch.setattr)
@@ -236,7 +236,7 @@ def test_a_signal_before_the_run_leaves_nothing(place: Any, number: signal.Signa
     [
         (ConfigParser, "make_run_dir"),
         (ConfigParser, "start_logging"),
-        (BaseTrainer, "_log_start"),
+        (base_trainer, "announce_start"),
         (CheckpointWriter, "save"),
     ],
     ids=lambda place: place[1],
@@ -293,7 +293,7 @@ def test_a_signal_in_a_test_ends_it(expected: Callable[..., Path]) -> None:
 
 def test_a_signal_after_the_last_step_of_all_changes_nothing(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        signal_in(BaseTrainer, "_log_end", signal.SIGTERM, patch.setattr)
+        signal_in(base_trainer, "announce_end", signal.SIGTERM, patch.setattr)
         run_dir = train(toy_config(tmp_path / "run"))
     assert status_of(run_dir)["status"] == "completed"
 

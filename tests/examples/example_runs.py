@@ -15,7 +15,7 @@ from helpers import write_given
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """Return every TensorBoard curve that does not depend on the clock, as (step, value); none is hidden."""
     events = EventAccumulator(str(run_dir), {"scalars": 0}, purge_orphaned_data=False).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("perf/")]
+    tags = [tag for tag in events.Tags()["scalars"] if "perf/" not in tag]
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
