@@ -15,6 +15,7 @@ from torch import nn
 
 from base.announce import announce_end, announce_epoch, announce_start
 from base.base_model import take_weights
+from base.board import Board
 from base.monitor import Monitor
 from base.plain_loop import PlainLoop
 from base.recording import recorded, saved_when_stopped, wait_for_save
@@ -76,6 +77,7 @@ class BaseTrainer(ABC):
         self.display = Display()
         self.monitor = Monitor(self.options.monitor, self.options.early_stop)
         self.loop = PlainLoop(self)
+        self.board = Board(self)
         self.last_log: dict[str, float] = {}  # the values of the last finished epoch
         self.last_save_s = time.monotonic()
         self.saved_at: tuple[int, ...] | None = None  # as (epoch, step_in_epoch, global_step)
@@ -140,6 +142,7 @@ class BaseTrainer(ABC):
         log = broadcast({name: float(value) for name, value in log.items()})  # all decide by the first one's values
         self.monitor.check(log)
         is_best = self.monitor.update(epoch, log)
+        self.board.log_epoch(log, is_best)
         announce_epoch(self, log, is_best)
         self.last_log = log
         self.position.after_epoch()

@@ -175,7 +175,13 @@ class TrainerOptions(Options):
         default=False, description="debugging: say which operation made NaN; much slower"
     )
     log_every_steps: Annotated[PositiveInt, MAY_CHANGE, OF_THE_LOOP] = Field(
-        default=50, description="log loss and speed every so many steps"
+        default=50, description="log loss, gradient norm, update and speed every so many steps"
+    )
+    log_figures: Annotated[PositiveInt | None, MAY_CHANGE, OF_THE_LOOP] = Field(
+        default=1, description="draw what validation gave every so many epochs, and at each new best; null: never"
+    )
+    log_histograms: Annotated[PositiveInt | None, MAY_CHANGE] = Field(
+        default=None, description="TensorBoard histograms of weights and gradients every so many epochs"
     )
 
     @field_validator("writers")
