@@ -75,7 +75,7 @@ class BaseTrainer(ABC):
         self.position = Position()
         self.strategy = Alone(self.options, self.device, config["seed"])
         self.display = Display()
-        self.monitor = Monitor(self.options.monitor, self.options.early_stop)
+        self.monitor = Monitor(self.options.monitor, self.options.early_stop, self.options.keep_best)
         self.loop = PlainLoop(self)
         self.board = Board(self)
         self.last_log: dict[str, float] = {}  # the values of the last finished epoch
@@ -147,6 +147,7 @@ class BaseTrainer(ABC):
         self.last_log = log
         self.position.after_epoch()
         is_due = epoch % self.options.save_period == 0 or epoch == self.epochs or self.monitor.should_stop
+        is_due = is_due or self.monitor.is_kept(epoch)
         if is_due or is_best or not self.loop.can_be_saved:
             self._save(epoch if is_due else None, save_best=is_best)
 

@@ -95,7 +95,10 @@ class TrainerOptions(Options):
         default=None, gt=0, description="save latest.pth so often too"
     )
     keep_checkpoints: Annotated[PositiveInt | None, MAY_CHANGE] = Field(
-        default=None, description="keep so many epoch checkpoints; default: all"
+        default=3, description="keep the checkpoints of so many epochs, the newest; null: of all"
+    )
+    keep_best: Annotated[PositiveInt, MAY_CHANGE] = Field(
+        default=1, description="keep those of so many best epochs too, as monitor says; 1: model_best.pth alone"
     )
     verbosity: Annotated[Literal[0, 1, 2], MAY_CHANGE] = Field(
         default=2, description="log: 0 warnings, 1 info, 2 debug"
