@@ -128,8 +128,8 @@ class ConfigParser:
         if checkpoint and is_resumed and not is_rehearsal and prefer is None and is_main():
             refuse_if_locked(checkpoint.parent)  # before any data is read
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
-        how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
-        config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
+        how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "run_id": cli.run_id}
+        config = cls._from_file(path, overrides_of(cli, options), slots=slots, is_rehearsal=is_rehearsal, **how)
         config.as_if, config.finds_lr = as_if_of(cli), finds_lr
         config.allow_inexact = getattr(cli, "allow_inexact", False)
         if goes_on:
