@@ -53,9 +53,8 @@ def main(config: ConfigParser) -> dict[str, float]:
     logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}".rstrip())
     batches = data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader
     result = evaluate(model, criterion, follow(counted(batches), "test", len(batches)), metrics, device)
-    width = max(map(len, result))
     for name, value in result.items():
-        logger.info(f"{name:>{width}}: {value:.6f}")
+        logger.info(f"{name}: {value:.6f}")
     if config.resume:  # with a config of the run, not of another
         record_test(path, checkpoint.get("epoch"), result, num_samples)
     return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 FIGURES = "figures"
 Observer = Callable[[Any, Any, Any], None]
-"""What `evaluate` hands inputs, outputs and targets of each batch to."""
+"""What `evaluate` hands each batch to, with its outputs and targets."""
 
 
 class Board:
@@ -50,15 +51,16 @@ class Board:
             trainer.writer.add_text("config", fenced(json.dumps(trainer.config.config, indent=4), "json"))
             trainer._log_samples()
 
-    def show_inputs(self, inputs: Any) -> None:
-        """Show the first images among `inputs`, a batch on the device as the model gets it, and the model's graph."""
-        image = next(images_of(inputs), None)
+    def show_samples(self, batch: Any, run_batch: Callable[[Any], Any]) -> None:
+        """Show the first images in `batch`, on the device, and the graph of the model, which `run_batch` calls."""
+        image = next(images_of(batch), None)
         if image is not None:
             low, high = image.min(), image.max()
             self._trainer.writer.add_images("inputs", (image - low) / (high - low).clamp(min=1e-12))
         writer = self._trainer.writer.writer
         if writer is not None:
-            add_graph(writer, self._trainer.model, map_tensors(_first, inputs), self._trainer.device)
+            run = partial(run_batch, map_tensors(_first, batch))
+            add_graph(writer, self._trainer.model, run, self._trainer.device)
 
     def new_observer(self) -> Observer | None:
         """Return what collects the batches of a validation, for figures; None where nothing is drawn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import mmap
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -114,4 +114,4 @@ def resident_memory() -> int:
         num_pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
         return peak_memory(torch.device("cpu")) or 0
-    return num_pages * os.sysconf("SC_PAGE_SIZE")
+    return num_pages * mmap.PAGESIZE

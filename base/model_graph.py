@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -20,8 +20,8 @@ from utils.rng import rng_state, set_rng_state
 logger = logging.getLogger("board")
 
 
-def add_graph(writer: SummaryWriter, model: nn.Module, inputs: Any, device: torch.device) -> None:
-    """Trace `model`, which is on `device`, with `inputs` as one argument; where that fails, only say why.
+def add_graph(writer: SummaryWriter, model: nn.Module, run: Callable[[], Any], device: torch.device) -> None:
+    """Trace `model`, which is on `device`, with the arguments that `run` calls it with; where that fails, only say why.
 
     Of several processes none does: a pass of the first one alone would wait for the others.
     """
@@ -29,10 +29,21 @@ def add_graph(writer: SummaryWriter, model: nn.Module, inputs: Any, device: torc
         return
     try:
         with _untouched(model, device), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            writer.add_graph(model, (inputs,))
+            writer.add_graph(model, _arguments(model, run))
     except Exception as error:  # whatever a model may do while it is traced
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         logger.info(f"TensorBoard has no graph of this model, which cannot be traced: {reason:.200}")
+
+
+def _arguments(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, ...]:
+    """Return the positional arguments of the call of `model` in `run`."""
+    calls: list[tuple[Any, ...]] = []
+    hook = model.register_forward_pre_hook(lambda _, args: calls.append(args))
+    try:
+        run()
+    finally:
+        hook.remove()
+    return calls[0]
 
 
 @contextmanager

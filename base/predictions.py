@@ -40,8 +40,8 @@ class Predictions:
         self._extremes: dict[str, list[Tensor]] = {}
 
     @torch.no_grad()
-    def add(self, inputs: Any, outputs: Any, targets: Any) -> None:
-        """Add a batch: inputs of any nesting, whose first tensor (N, 1 or 3, H, W) is an image; outputs and targets."""
+    def add(self, batch: Any, outputs: Any, targets: Any) -> None:
+        """Add a batch of any nesting, with its outputs and targets; its first tensor (N, 1 or 3, H, W) is an image."""
         if not _is_drawn(outputs, targets):
             return
         self._num_batches += 1
@@ -57,7 +57,7 @@ class Predictions:
             self._kept, self._stride = self._kept[::2], 2 * self._stride
             self._num_samples = sum(len(outputs) for outputs, _ in self._kept)
             self._num_numbers = sum(outputs.numel() for outputs, _ in self._kept)
-        image = next(images_of(inputs), None)
+        image = next(images_of(batch), None)
         if image is not None and len(image) == len(outputs):
             self._waiting.append((image, outputs, targets))
             self._waiting_bytes += image.nbytes
@@ -91,9 +91,9 @@ class Predictions:
             self._extremes[name] = [part[best] for part in rows]
 
 
-def images_of(inputs: Any) -> Iterator[Tensor]:
-    """Yield the tensors in `inputs`, of any nesting, that are images: (N, 1 or 3, H, W)."""
-    return (tensor for tensor in tensors_of(inputs) if tensor.ndim == 4 and tensor.shape[1] in (1, 3))
+def images_of(batch: Any) -> Iterator[Tensor]:
+    """Yield the tensors in `batch`, of any nesting, that are images: (N, 1 or 3, H, W)."""
+    return (tensor for tensor in tensors_of(batch) if tensor.ndim == 4 and tensor.shape[1] in (1, 3))
 
 
 def _is_drawn(outputs: Any, targets: Any) -> bool:

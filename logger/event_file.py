@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,13 @@ class EventFile:
         self._records = RecordWriter(self._file)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="events")
         self._error: OSError | None = None
-        self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self.flush()
+        try:
+            self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            self.flush()
+        except OSError:
+            with suppress(OSError):
+                self.close()
+            raise
 
     def get_logdir(self) -> str:
         """Return the directory of the file."""

@@ -57,7 +57,11 @@ class RunLog:
                 self._cut_back(sizes)
             self._metrics = open(log_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115  # open while the run is
             self.writer = writer
-            self.writer.open(log_dir, f".run{number:x}")
+            try:
+                self.writer.open(log_dir, f".run{number:x}")
+            except OSError:
+                self._metrics.close()
+                raise
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log")
         self._pending: deque[Future[None]] = deque()
 

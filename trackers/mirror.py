@@ -11,8 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from filelock import FileLock
-
 from trackers.lines import Line, covered_lines
 
 FOLDER = "trackers"  # in the run directory
@@ -54,6 +52,8 @@ def mirror(run_dir: Path, name: str, has_stopped: Callable[[float], bool]) -> No
     `has_stopped` waits for the given seconds, or for less where it has. Only one process at a time mirrors a run to a
     tracker; the next waits for it. Raises whatever the tracker's library raises.
     """
+    from filelock import FileLock  # not for those who only start mirrors
+
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     mark = folder / f"{name}.json"

@@ -10,7 +10,7 @@ from torch import nn
 
 from base import Microbatch
 from speed import input_format, prefetch
-from trainer.batch import batch_weight, run_batch, unpack
+from trainer.batch import batch_weight, run_batch
 from utils import MetricTracker
 
 
@@ -26,7 +26,7 @@ def evaluate(
     """Return the loss and metrics of `model`, in eval mode, over all samples of `microbatches` (see base.counted).
 
     `metrics` tracks "loss" and the metrics. Means are weighted by what they are over, so the batch size makes no
-    difference; a mean over nothing is NaN. `observe` gets inputs, outputs and targets of each batch.
+    difference; a mean over nothing is NaN. `observe` gets each batch, its outputs and targets.
     Leaves the model in eval mode.
     """
     model.eval()
@@ -36,5 +36,5 @@ def evaluate(
         metrics.update("loss", loss, n=batch_weight(criterion, batch, num_samples) if num_samples else 0)
         metrics.update_metrics(outputs, targets, n=num_samples if num_counted is None else num_counted)
         if observe is not None and num_samples:
-            observe(unpack(batch)[0], outputs, targets)
+            observe(batch, outputs, targets)
     return metrics.result()

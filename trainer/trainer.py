@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -31,7 +32,7 @@ from logger import EpochProgress, heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run, join_processes, share_data, warn_of_wrong_means
 from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
-from trainer.batch import BatchResult, batch_weight, run_batch, unpack
+from trainer.batch import BatchResult, batch_weight, run_batch
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
 from utils import Metric, NonFiniteError, Stopped
@@ -245,8 +246,7 @@ class Trainer(BaseTrainer):
     def _log_samples(self) -> None:
         """Show the first samples, where they are images, and the graph of the model."""
         [(batch, _)] = self._on_device([self.data_loader.peek(32)])
-        inputs, _ = unpack(batch)
-        self.board.show_inputs(inputs)
+        self.board.show_samples(batch, partial(run_batch, self.model, self.criterion))
 
     def _log_step(self, progress: EpochProgress) -> None:
         """Log and show loss and speed every so many steps; the one place among the steps where the host waits."""

@@ -79,7 +79,8 @@ def test_tracing_leaves_model_and_random_state_as_they_are(tmp_path: Path) -> No
     model, writer = Counting(), TensorboardWriter(tmp_path)
     assert writer.writer is not None
     state = torch.get_rng_state()
-    add_graph(writer.writer, model, {"x": torch.rand(2, 3, generator=torch.Generator())}, torch.device("cpu"))
+    inputs = {"x": torch.rand(2, 3, generator=torch.Generator())}
+    add_graph(writer.writer, model, lambda: model(inputs), torch.device("cpu"))
     writer.close()
     assert torch.equal(torch.get_rng_state(), state)
     assert model.count == 0

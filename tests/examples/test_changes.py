@@ -681,7 +681,7 @@ def test_early_stopping_on_a_value_of_ones_own(project: Project) -> None:
     assert norms == pytest.approx(
         [trained_model(run_dir / f"checkpoint-epoch{epoch}.pth").body.weight.norm().item() for epoch in (1, 2, 3)]
     )
-    assert newest(run_dir)["monitor"] == {"best": norms[0], "best_epoch": 1, "num_bad_epochs": 2}
+    assert newest(run_dir)["monitor"] == {"best": norms[0], "best_epoch": 1, "num_bad_epochs": 2, "top": []}
     assert json.loads((run_dir / "status.json").read_text())["status"] == "early_stopped"
     project.assert_changed("trainer/options.py", "trainer/trainer.py")
 

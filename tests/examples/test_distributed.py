@@ -28,6 +28,7 @@ EVERYTHING: dict[str, Any] = {
     "metrics": METRICS,
     "data_loader__args__batch_size": 48,
     "trainer__virtual_ranks": 12,
+    "trainer__log_figures": None,  # they show what the first process validates
     "trainer__epochs": 1,
     "trainer__max_grad_norm": 1.0,
     "lr_scheduler": {"type": "OneCycleLR", "interval": "step", "args": {"max_lr": 0.01, "total_steps": 24}},

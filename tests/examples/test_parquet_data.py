@@ -513,6 +513,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from data_loader.parquet_data import ParquetDataLoader
+sys.modules["pandas"] = None  # where it is installed, Arrow imports it while it reads
 loader = ParquetDataLoader(sys.argv[1], 512, max_memory=float(sys.argv[2]))
 before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 Path("/proc/self/clear_refs").write_text("5")  # sets the peak back, which importing torch has set
