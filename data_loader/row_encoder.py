@@ -81,7 +81,7 @@ class RowEncoder:
 
     # What CsvReader calls.
 
-    def arrow_options(self) -> dict[str, Any]:
+    def arrow_options(self, columns: list[str]) -> dict[str, Any]:
         """Return how pyarrow reads the columns of a CSV file, in their order, and which texts are no values."""
         text = pa.dictionary(pa.int32(), pa.string())  # each different text of a block is decoded, and coded, once
         kinds = [pa.float64() if column.kind == "number" else text for column in self.columns]
