@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def plain_csv(path: Path, delimiter: str, encoding: str, temp_dir: Path) -> Iter
     That is `path` itself where it is such a file, and otherwise one in `temp_dir`, which is deleted afterwards. Raises
     DataError, with the place, where the text is not of that encoding.
     """
-    is_utf8 = codecs.lookup(encoding).name in ("utf-8", "ascii", "utf-8-sig")
+    is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     if is_utf8 and delimiter != WHITESPACE:
         yield path, delimiter
         return
@@ -69,9 +70,9 @@ def _chunks(path: Path, encoding: str) -> Iterator[str]:
     """Yield the text in pieces of whole lines. Raises DataError."""
     num_lines = 0
     try:
-        with open_regular(path) as raw, codecs.getreader(encoding)(raw) as file:
+        with open_regular(path) as raw, io.TextIOWrapper(raw, encoding, newline="") as file:
             rest = ""
-            while text := file.read(CHUNK_CHARS, CHUNK_CHARS):
+            while text := file.read(CHUNK_CHARS):
                 text = rest + text
                 end = max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1  # the last \r may be half of a line end
                 rest = text[end:]
@@ -79,8 +80,7 @@ def _chunks(path: Path, encoding: str) -> Iterator[str]:
                 yield text[:end].removeprefix("\ufeff")
             yield rest
     except UnicodeError as error:
-        hint = looks_like(path)
-        raise DataError(f"{path}: is not {encoding} after row {num_lines}: {error}{hint}") from None
+        raise DataError(f"{path}: is not {encoding} after row {num_lines}: {error}{looks_like(path)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 

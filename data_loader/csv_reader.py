@@ -48,7 +48,7 @@ class CsvReader:
         taken: list[str] = []  # the lines of the first row: several where a name holds a line break
         try:
             with open_regular(path) as file:
-                self.identity = _identity(path)
+                self.identity = file_identity(path)
                 text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
                 lines = kept_lines(iter(partial(text.readline, MAX_LINE_BYTES), ""), taken)
                 without_bom = (line.removeprefix("\ufeff") for line in lines)
@@ -71,6 +71,11 @@ class CsvReader:
         bom = len("\ufeff".encode()) if first_row.startswith("\ufeff".encode()) else 0
         self.body_start = len(first_row) if names is None else bom  # in bytes
         self._head = first_row.decode()
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the file when its header was read."""
+        return self.identity[0] if self.identity else 0
 
     def check(self, columns: list[str]) -> None:
         """Raise DataError where a column is missing or appears twice, or a name in the header has swallowed rows."""
@@ -108,7 +113,7 @@ class CsvReader:
             mistake = self._first_mistake(columns, good) or " ".join(str(error).split())
         except OSError as error:
             raise self._unreadable(error) from None
-        if self.identity != _identity(self.path):
+        if self.identity != file_identity(self.path):
             mistake = "was changed while it was read"
         if mistake is not None:
             raise DataError(f"{self.path}: {mistake}")
@@ -216,7 +221,7 @@ def read_at(file: BinaryIO, start: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def file_identity(path: Path) -> tuple[int, ...]:
     """Return what changes when the file is replaced or edited, even with its size and modification time kept."""
     try:
         status = os.stat(path)

@@ -33,10 +33,10 @@ class RowEncoder:
     def __init__(self, columns: Sequence[Column], missing_values: Iterable[str], grows: bool = False) -> None:
         """With `grows`, labels are coded as they come, for a table whose columns are not fitted yet."""
         self.columns = list(columns)
-        self.coders = {column.name: Coder(column, missing_values, grows) for column in columns}
+        self.coders = [Coder(column, missing_values, grows) for column in columns]
         spelled = sorted({value.strip(BLANKS) for value in missing_values})
         self.missing_values = [blank + value + end for value in spelled for blank in ("", " ") for end in ("", " ")]
-        self._mistakes: dict[tuple[str, str], str | None] = {}
+        self._mistakes: dict[tuple[Coder, str], str | None] = {}
 
     @classmethod
     def from_facts(cls, table: TableFacts, with_targets: bool = False) -> RowEncoder:
@@ -46,8 +46,8 @@ class RowEncoder:
 
     @property
     def names(self) -> list[str]:
-        """The columns that a table must have."""
-        return [column.name for column in self.columns]
+        """The columns that a table must have; one may be encoded in several ways."""
+        return list(dict.fromkeys(column.name for column in self.columns))
 
     @property
     def width(self) -> int:
@@ -76,7 +76,7 @@ class RowEncoder:
         for name in self.names:
             if names.count(name) != 1:
                 raise DataError(f"has {names.count(name) or 'no'} column {name!r}; {nearest(name, names)}")
-        rows, mistakes, _ = self._encoded([table.column(name) for name in self.names], False)
+        rows, mistakes, _ = self._encoded({name: table.column(name) for name in self.names}, False)
         return torch.from_numpy(rows), mistakes
 
     # What CsvReader calls.
@@ -84,42 +84,49 @@ class RowEncoder:
     def arrow_options(self, columns: list[str]) -> dict[str, Any]:
         """Return how pyarrow reads the columns of a CSV file, in their order, and which texts are no values."""
         text = pa.dictionary(pa.int32(), pa.string())  # each different text of a block is decoded, and coded, once
-        kinds = [pa.float64() if column.kind == "number" else text for column in self.columns]
-        return {"types": kinds, "null_values": self.missing_values, "strings_can_be_null": True}
+        are_text = {column.name for column in self.columns if column.kind != "number"}
+        types = [text if name in are_text else pa.float64() for name in columns]
+        return {"types": types, "null_values": self.missing_values, "strings_can_be_null": True}
 
     def rows(self, table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:
         """Return the columns, which are in the order of this encoder's. Raises ArrowInvalid where one is wrong."""
-        rows, mistakes, bounds = self._encoded(table.columns, True)
+        rows, mistakes, bounds = self._encoded(dict(zip(self.names, table.columns)), True)
         if mistakes:
             raise pa.ArrowInvalid(next(iter(mistakes.values())))
         return rows, bounds
 
     def mistake(self, name: str, text: str) -> str | None:
         """Return what is wrong with a cell of a CSV file, or None."""
-        coder = self.coders[name]
         text = text.strip(BLANKS)
-        if coder.column.kind == "number" and is_finite_float32(text) and text not in coder.missing_values:
-            return None
-        if (name, text) not in self._mistakes:
-            coded = coder(pa.array([text]))
-            self._mistakes[name, text] = self._told(coder, text) if self._is_mistake(coder, *coded[1:])[0] else None
+        for coder in (coder for coder in self.coders if coder.column.name == name):
+            if coder.column.kind == "number" and is_finite_float32(text) and text not in coder.missing_values:
+                continue
             if coder.column.has_labels and "\ufffd" in text:  # what Python reads where bytes are not UTF-8
-                self._mistakes[name, text] = f"{text!r:.80} is not UTF-8; give the file's `encoding`"
-        return self._mistakes[name, text]
+                return f"{text!r:.80} is not UTF-8; give the file's `encoding`"
+            if coder.column.has_labels and coder.grows and text not in coder.missing_values:
+                continue
+            found = self._mistakes.get((coder, text), "")
+            if found == "":
+                is_wrong = self._is_mistake(coder, *coder(pa.array([text]))[1:])[0]
+                found = self._mistakes[coder, text] = self._told(coder, text) if is_wrong else None
+            if found is not None:
+                return found
+        return None
 
-    def _encoded(self, cells: list[Any], nan_is_wrong: bool) -> tuple[Rows, dict[int, str], Bounds]:
-        num_rows = len(cells[0])
+    def _encoded(self, cells: dict[str, Any], nan_is_wrong: bool) -> tuple[Rows, dict[int, str], Bounds]:
+        num_rows = len(next(iter(cells.values())))
         rows = np.empty((num_rows, self.width), np.float32)
         bounds: Bounds = np.full((3, len(cells)), -np.inf)
+        places = {name: i for i, name in enumerate(cells)}
         mistakes: dict[int, str] = {}
         start = 0
-        for i, (column, values) in enumerate(zip(self.columns, cells)):
-            coder = self.coders[column.name]
+        for coder in self.coders:
+            column, values = coder.column, cells[coder.column.name]
             coded = coder(values, nan_is_wrong)
             part = rows[:, start : start + column.width]
             part[:] = coded.values
             if column.kind == "number" and num_rows:
-                bounds[:, i] = _bounds(coded.values, part)
+                bounds[:, places[column.name]] = _bounds(coded.values, part)
             for row in np.flatnonzero(self._is_mistake(coder, coded.is_missing, coded.is_wrong)).tolist():
                 mistakes.setdefault(row, f"column {column.name!r}: {self._told(coder, values[row].as_py())}")
             start += column.width

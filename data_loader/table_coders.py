@@ -143,6 +143,7 @@ class Coder:
             "days": days,
             "hour": in_day // (DAY_US // 24),
             "minute": in_day // (DAY_US // 24 // 60) % 60,
+            "second": in_day // 10**6 % 60,
         }
         values = np.stack([parts[part] for part in self.column.parts], axis=1).astype(np.float64)
         values[is_none] = np.nan

@@ -13,9 +13,10 @@ from utils.annotations import PositiveInt
 
 Kind = Literal["number", "category", "class", "bool", "date", "ignore"]
 Missing = Literal["error", "mean", "median", "most_frequent", "constant"]
-Part = Literal["year", "month", "day", "weekday", "days", "hour", "minute"]
+Part = Literal["year", "month", "day", "weekday", "days", "hour", "minute", "second"]
 WHERE = "data_loader.args.columns"
-NO_MEAN = ("category", "class")
+NO_MEAN = ("error", "most_frequent", "constant")
+POLICIES: dict[str, tuple[str, ...]] = {"category": NO_MEAN, "bool": NO_MEAN, "class": ("error",), "ignore": ("error",)}
 
 
 class ColumnOptions(TypedDict):
@@ -72,7 +73,7 @@ class Column:
     @property
     def has_labels(self) -> bool:
         """Whether its values are labels, and their codes numbers without an order."""
-        return self.kind in NO_MEAN
+        return self.kind in ("category", "class")
 
     def fitted(self, **values: Any) -> Column:
         """Return a copy with what the training split says."""
@@ -90,8 +91,8 @@ class Column:
         return {"kind": self.kind, **found}
 
 
-def make_column(name: str, options: str | Mapping[str, Any], defaults: Mapping[str, Any]) -> Column:
-    """Return the column `name`; `defaults` are `missing` and `indicator`. Raises ConfigError."""
+def make_column(name: str, options: str | Mapping[str, Any], missing: str = "error") -> Column:
+    """Return the column `name`; `missing` is the policy where it gives none. Raises ConfigError."""
     given: dict[str, Any] = {"kind": options} if isinstance(options, str) else dict(options)
     where = f"{WHERE}.{name}"
     for key in given.keys() - ColumnOptions.__annotations__.keys():
@@ -102,15 +103,10 @@ def make_column(name: str, options: str | Mapping[str, Any], defaults: Mapping[s
     if "kind" not in given:
         raise ConfigError(f"{where}.kind: missing; allowed: {', '.join(get_args(Kind))}")
     kind = given["kind"]
-    by_default = dict(defaults)
-    if kind == "class":
-        by_default = {}
-    elif kind == "category" and by_default.get("missing") in ("mean", "median"):
-        by_default["missing"] = "most_frequent"
-    column = Column(name, **{**by_default, **given})
-    policies = get_args(Missing)
-    if kind in NO_MEAN or kind == "bool":
-        policies = ("error", "most_frequent", "constant") if kind != "class" else ("error",)
+    policies = POLICIES.get(kind, get_args(Missing))
+    if missing not in policies:  # of all columns, and this one has no mean
+        missing = policies[min(1, len(policies) - 1)]
+    column = Column(name, **{"missing": missing, **given})
     if column.missing not in policies:
         raise ConfigError(f"{where}.missing: {column.missing!r}; a {kind} allows: {', '.join(policies)}")
     if column.missing == "constant" and column.constant is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,38 +28,35 @@ def fit_columns(raw: RowEncoder, matrix: Rows, train: Tensor) -> list[Column]:
     Raises DataError where the training split has no value to fill gaps with, or one class alone.
     """
     fitted, start = [], 0
-    for column in raw.columns:
+    for coder in raw.coders:
+        column = coder.column
         part = matrix[:, start : start + column.width]
         start += column.width
-        if column.has_labels:
-            fitted.append(_fit_labels(column, raw.coders[column.name], part[:, 0], train))
-        else:
-            fitted.append(_fit_numbers(column, part, train))
+        fitted.append(_fit_labels(coder, part[:, 0], train) if column.has_labels else _fit_numbers(column, part, train))
     return fitted
 
 
-def recode(raw: RowEncoder, fitted: Sequence[Column], matrix: Rows) -> Iterator[tuple[int, slice, Rows]]:
-    """Yield the codes of the labels in the place of those of `raw`, as (column of the matrix, rows, values).
+def recode(raw: RowEncoder, fitted: Sequence[Column], matrix: Rows) -> None:
+    """Put the codes of the fitted labels into the matrix, in the place of those of `raw`.
 
-    A label that is not in the training split is code 0, or of a target NaN.
+    A label that the training split does not have becomes 0, or as a class NaN.
     """
     start = 0
-    for column in fitted:
+    for column, coder in zip(fitted, raw.coders):
         if column.has_labels:
-            first = 1 if column.kind == "category" else 0
-            known = {label: code for code, label in enumerate(column.labels, start=first)}
+            known = Coder(column, coder.missing_values).codes
             unseen = 0.0 if column.kind == "category" else np.nan
-            table = [float(known.get(label, unseen)) for label in raw.coders[column.name].codes]  # in the order of codes
+            table = [float(known.get(label, unseen)) for label in coder.codes]  # in the order of their codes
             lookup = np.array([*table, np.nan], np.float32)  # the last for what is missing
             for at in range(0, len(matrix), CHUNK):
                 codes = matrix[at : at + CHUNK, start]
                 index = np.where(np.isnan(codes), len(table), codes).astype(np.int64)
-                yield start, slice(at, at + CHUNK), lookup[index]
+                matrix[at : at + CHUNK, start] = lookup[index]
         start += column.width
 
 
-def _fit_labels(column: Column, coder: Coder, codes: Rows, train: Tensor) -> Column:
-    labels = list(coder.codes)
+def _fit_labels(coder: Coder, codes: Rows, train: Tensor) -> Column:
+    column, labels = coder.column, list(coder.codes)
     if len(labels) >= EXACT_END:
         raise DataError(f"column {column.name!r}: has {len(labels):,} different labels; a code is at most 2**24")
     counts = np.zeros(len(labels), np.int64)
@@ -108,8 +106,6 @@ def _constant(column: Column) -> list[float] | None:
         return None
     text = str(column.constant).lower() if isinstance(column.constant, bool) else str(column.constant)
     filled = RowEncoder([column.fitted(missing="error")], [])
-    import pyarrow as pa
-
     rows, mistakes = filled.encode_rows(pa.table({column.name: [text]}))
     if mistakes:
         raise ConfigError(f"{WHERE}.{column.name}.constant: {mistakes[0].split(': ', 1)[1]}")

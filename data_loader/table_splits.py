@@ -55,19 +55,19 @@ def _held_out(
     times: NDArray[np.float64] | None,
 ) -> Tensor:
     """Return which of `rows` are held out, (n,) bool."""
-    kept, held = split_indices(len(rows), share, where)  # checks the share
-    if len(held) == 0:
+    size = len(split_indices(len(rows), share, where)[1])  # checks the share
+    if size == 0:
         return torch.zeros(len(rows), dtype=torch.bool)
     if times is not None:
         newest_first = np.sort(times[rows])[::-1]
-        mask = times[rows] >= newest_first[len(held) - 1]  # and all rows of the same time
+        mask = times[rows] >= newest_first[size - 1]  # and all rows of the same time
         what = "rows of different times"
     else:
         assert groups is not None
         values, sizes = np.unique(groups[rows], return_counts=True)
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
         before = np.cumsum(sizes[order]) - sizes[order] / 2  # a group that would be more than half too much stays
-        chosen = order[: max(1, int((before < len(held)).sum()))]
+        chosen = order[: max(1, int((before < size).sum()))]
         mask = np.isin(groups[rows], values[chosen])
         what = "groups"
     if mask.all():
