@@ -77,6 +77,8 @@ class CsvSource(TableSource):
             text = file.read(SAMPLE_BYTES)
             if file.read(1):
                 text = text[: max(text.rfind(b"\n"), text.rfind(b"\r")) + 1]
+        if not text.strip():
+            raise DataError(f"{self.path}: has a header but no rows")
         names = [str(i) for i in range(len(reader.header))]
         try:
             table = pa_csv.read_csv(

@@ -16,7 +16,6 @@ from data_loader.csv_mistakes import is_finite_float32
 from data_loader.table_coders import BLANKS, Coder
 from data_loader.table_columns import Column
 from utils import DataError, nearest
-from utils.errors import printable
 
 TableFacts = Mapping[str, Any]
 """What a TableDataLoader's `facts()["table"]` holds: lists of columns (see Column), `columns` and `targets`, and the
@@ -138,9 +137,9 @@ class RowEncoder:
 
     @staticmethod
     def _told(coder: Coder, cell: object) -> str:
-        shown = "a null" if cell is None else f"{printable(cell, length=80)!r}"
+        shown = "a null" if cell is None else f"{str(cell)!r:.80}"
         if cell is None or str(cell).strip(BLANKS) in coder.missing_values:
-            return f"{shown} is a missing value, for which the column has no policy"
+            return f"{shown} is a missing value; give its column a policy, `missing`, for them"
         return f"{shown} is not {coder.expected()}"
 
 

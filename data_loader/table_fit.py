@@ -18,6 +18,9 @@ from data_loader.table_columns import WHERE, Column
 from utils import ConfigError, DataError
 
 CHUNK = 1 << 16  # rows
+NO_VALUE = (
+    "column {!r}: has no value in the training split, whose {} would fill its gaps; ignore it, or give a constant"
+)
 
 logger = logging.getLogger("data")
 
@@ -72,7 +75,9 @@ def _fit_labels(coder: Coder, codes: Rows, train: Tensor) -> Column:
         kept = sorted([*kept, str(column.constant)])  # gaps are a category of their own
     if column.missing == "constant":
         fill = kept.index(str(column.constant)) + 1
-    elif column.missing == "most_frequent" and counts.any():
+    elif column.missing == "most_frequent":
+        if not counts.any():
+            raise DataError(NO_VALUE.format(column.name, column.missing))
         most_frequent = labels[int(counts.argmax())]
         ties = [label for label in kept if counts[coder.codes[label]] == counts.max()]
         fill = kept.index(min(ties, default=most_frequent)) + 1 if ties else 0
@@ -85,10 +90,7 @@ def _fit_numbers(column: Column, part: Rows, train: Tensor) -> Column:
     for i in range(column.width):
         mean, std, num_values = _mean_and_std(part[:, i], train)
         if num_values == 0 and column.missing not in ("constant", "error"):
-            raise DataError(
-                f"column {column.name!r}: has no value in the training split, whose {column.missing} would fill its "
-                f"gaps; ignore it, or give a constant"
-            )
+            raise DataError(NO_VALUE.format(column.name, column.missing))
         if num_values == 0:
             mean, std = (constant[i] if constant is not None else 0.0), 1.0
         values = {"mean": mean, "error": mean, "constant": constant[i] if constant is not None else mean}
