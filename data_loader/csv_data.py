@@ -8,10 +8,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches, split_indices
+from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
 from data_loader.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
+from data_loader.table_splits import split_of
 from utils import ConfigError, DataError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers, PositiveFloat, Share
 
@@ -60,8 +61,7 @@ class CsvDataLoader(BaseDataLoader):
         if not self.features or len({*self.features, target}) != len(self.features) + 1:
             raise ConfigError(f"data_loader.args.features: {self.features}; name different columns, not the target")
         dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training, cache)
-        kept, held_out = split_indices(len(dataset), test_split, "data_loader.args.test_split")
-        if not training and len(held_out) == 0:
+        if not training and test_split == 0:
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
         super().__init__(
             dataset,
@@ -69,7 +69,7 @@ class CsvDataLoader(BaseDataLoader):
             shuffle and training,
             validation_split if training else 0,
             num_workers,
-            indices=kept if training else held_out,
+            indices=split_of(len(dataset), test_split, training),
         )
 
 

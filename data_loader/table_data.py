@@ -76,7 +76,7 @@ class TableDataLoader(BaseDataLoader):
             request = TableRequest(source, chosen, missing_values, test_split, validation_split, table)
             self.table = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
         split = self.table.split(training)
-        super().__init__(self.table.dataset, batch_size, shuffle and training, 0, num_workers, **split)
+        super().__init__(self.table.dataset, batch_size, shuffle and training, num_workers=num_workers, **split)
         self.num_classes = len(self.table.class_names) or None
         self.resolved_args["columns"] = chosen.resolved()
 

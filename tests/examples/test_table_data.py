@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -287,10 +288,7 @@ def test_auto_proposes_kinds_prints_them_and_resolves_to_them(path: Path, caplog
     features = {"age": "number", "city": "category", "job": "category", "when": "date", "sold": "bool"}
     assert kinds == {**features, "person": "category", "price": "number", "size": "class", **ignored}
     assert chosen["age"] == {"kind": "number", "missing": "median", "indicator": True}
-    assert (
-        "index   ignore" in caplog.text.replace("none", "none ").replace("  ", "  ")
-        or "numbers the rows" in caplog.text
-    )
+    assert re.search(r"index +ignore +numbers the rows", caplog.text)
     again = load(path, "size", columns=chosen)
     assert again.fingerprint() == loader.fingerprint()
     assert again.facts() == loader.facts()
