@@ -87,7 +87,7 @@ def write_table(cache_dir: Path, key: str, blocks: Iterable[Rows], num_columns: 
         with open(temp, "wb") as file:
             _write_header(file, (0, num_columns))
             for rows in blocks:
-                values = memoryview(rows).cast("B")
+                values = rows.data.cast("B")
                 for at in range(0, len(values), WRITE_BYTES):
                     file.write(values[at : at + WRITE_BYTES])
                 num_rows, checksum = num_rows + len(rows), zlib.crc32(rows.data, checksum)
