@@ -20,8 +20,8 @@ REPEATS = 3
 TEXT = f"""\
 Numbers in {len(COLUMNS)} columns, read into float32 by `CsvDataLoader`, with a validation split, and by pandas with
 `torch.from_numpy(pandas.read_csv(path).to_numpy("float32", copy=True))`. Each time in a new process, the two in turns;
-medians of {REPEATS}. The second run, up to its first batch, opens what the first kept of a file over 50 MB. Memory is the
-peak above that of `import torch`, so it holds the reader's own import too."""
+medians of {REPEATS}. The second run, up to its first batch, opens what the first kept of a file over 50 MB. Memory is
+the peak above that of `import torch`, so it holds the reader's own import too."""
 
 
 def part(options: argparse.Namespace) -> Section:
