@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from utils import ConfigError
+from utils.rng import permutation
 
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 WHERE = "data_loader.args"
@@ -50,7 +51,7 @@ def split_indices(
         samples = torch.arange(num_samples) if indices is None else indices
         return samples, samples[:0]
     is_held_out = np.zeros(num_samples, dtype=bool)  # for very many samples this takes less than to sort them
-    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
+    order = permutation(num_samples, torch.Generator().manual_seed(seed))
     is_held_out[order[:size].numpy()] = True
     del order
     kept, held = (
@@ -65,7 +66,9 @@ def _without(valid_indices: Any, num_valid: int, indices: Tensor | None, num_sam
     if not bool(((held_out >= 0) & (held_out < num_valid)).all()):
         raise ConfigError(f"{WHERE}.valid_indices: lie in [0, {num_valid}), the samples of the dataset")
     samples = torch.arange(num_samples) if indices is None else indices
-    return samples[~torch.isin(samples, held_out)], held_out
+    is_held_out = torch.zeros(max(num_valid, num_samples), dtype=torch.bool)
+    is_held_out[held_out.long()] = True
+    return samples[~is_held_out[samples]], held_out
 
 
 def num_samples(samples: Any) -> int:
