@@ -10,6 +10,7 @@ from base.ema import Ema
 from base.finite import FiniteWatch
 from base.loss_weight import Weight, loss_denominator, weighted
 from base.microbatch import Microbatch, first_samples
+from base.new_inputs import Chunk, NewInputs
 from base.splits import split_indices
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "BaseModel",
     "BaseTrainer",
     "BatchDataset",
+    "Chunk",
     "Ema",
     "FiniteWatch",
     "MappedBatches",
     "Microbatch",
+    "NewInputs",
     "TensorBatches",
     "Weight",
     "announce_step",

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from base.datasets import BatchDataset, SeededSamples
 from base.microbatch import Microbatch, first_samples
+from base.new_inputs import NewInputs
 from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps
 from base.splits import WHERE, num_samples, train_and_valid
 from utils import CheckpointError, ConfigError, mix_seed
@@ -40,7 +41,7 @@ class BaseDataLoader(DataLoader[Any]):
     A subclass takes `training: bool = True`: with False it holds the test split, whole and unshuffled. The values that
     open arguments, such as a `source` of "auto", resolved to it leaves in `resolved_args`, which go into the config of
     the run. It may have a method `facts() -> dict`: values such as class counts, given to the models, losses and
-    metrics that take an argument of that name, in training and in test.
+    metrics that take an argument of that name, in training and in test. Its `new_inputs` says how new inputs are read.
 
     What is held out for validation is a `validation_split` (a fraction of the samples, or a count) drawn with
     `split_seed`; or the samples `valid_indices`, (M,) int64; or a dataset of its own, `validation_set`. Give
@@ -94,6 +95,15 @@ class BaseDataLoader(DataLoader[Any]):
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
         DataLoader.__init__(self, **self._options(dataset, train_indices, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what turns new inputs, without targets, into the model's, exactly as training and test did.
+
+        `args` are the loader's own in the config of the trained run, `facts` what its training data said. No training
+        data is there. By default new inputs are tensors.
+        """
+        return NewInputs()
 
     @property
     def n_samples(self) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches, split_indices
+from base import BaseDataLoader, BatchDataset, MappedBatches, NewInputs, TensorBatches, split_indices
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
+from data_loader.new_rows import NewRows
+from data_loader.number_encoder import NumberEncoder
 from utils import ConfigError, DataError
 from utils.annotations import BatchSize, DataPath, NumWorkers, PositiveFloat, Share
 
@@ -68,6 +72,14 @@ class CsvDataLoader(BaseDataLoader):
             num_workers,
             indices=kept if training else held_out,
         )
+        self.resolved_args["features"] = self.features  # for new rows of another order
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what reads the features of new rows, by name, from CSV or Parquet files or from memory."""
+        if args.get("features") is None:
+            raise ConfigError("data_loader.args.features: this run is of a version that did not save them; name them")
+        return NewRows(NumberEncoder(args["features"]), [args["target"]], delimiter=args.get("delimiter", ","))
 
 
 def _load(reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path, training: bool) -> BatchDataset:

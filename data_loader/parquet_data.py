@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from base import BaseDataLoader, BatchDataset
+from base import BaseDataLoader, BatchDataset, NewInputs
 from base.datasets import Indices
+from data_loader.new_rows import NewRows
+from data_loader.number_encoder import NumberEncoder
 from data_loader.parquet_table import ParquetTable, Shard
 from utils import ConfigError, DataError
 from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, PositiveFloat, Share
@@ -76,6 +79,11 @@ class ParquetDataLoader(BaseDataLoader):
             split_seed=split_seed,
         )
         self.resolved_args |= {"features": self.features, "target": self.target}  # for a test_path of another order
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what reads the features of new rows, by name, from Parquet or CSV files or from memory."""
+        return NewRows(NumberEncoder(args["features"]), [args["target"]])
 
 
 class ParquetBatches(BatchDataset):
