@@ -64,14 +64,8 @@ class CsvDataLoader(BaseDataLoader):
         kept, held_out = split_indices(len(dataset), test_split, "data_loader.args.test_split")
         if not training and len(held_out) == 0:
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
-        super().__init__(
-            dataset,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
-            indices=kept if training else held_out,
-        )
+        share, indices = (validation_split, kept) if training else (0, held_out)
+        super().__init__(dataset, batch_size, shuffle and training, share, num_workers, indices=indices)
         self.resolved_args["features"] = self.features  # for new rows of another order
 
     @classmethod

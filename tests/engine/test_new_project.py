@@ -16,7 +16,10 @@ ENGINE = {
     *("base", "checkpoint", "logger", "parse_config", "preflight", "distributed"),
     *("speed", "trackers", "utils", "history", "prediction", "tests"),
 }
-SCAFFOLD = {"train.py", "test.py", "predict.py", "slots.py", "data_loader", "model", "trainer", "pyproject.toml", "new_project.py"}
+SCAFFOLD = {
+    *("train.py", "test.py", "predict.py", "slots.py", "data_loader", "model", "trainer"),
+    *("pyproject.toml", "new_project.py"),
+}
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
