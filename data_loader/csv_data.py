@@ -66,14 +66,19 @@ class CsvDataLoader(BaseDataLoader):
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
         share, indices = (validation_split, kept) if training else (0, held_out)
         super().__init__(dataset, batch_size, shuffle and training, share, num_workers, indices=indices)
-        self.resolved_args["features"] = self.features  # for new rows of another order
+
+    def facts(self) -> dict[str, Any]:
+        """Return the names of the features in their order, by which new rows are read."""
+        return {"feature_names": self.features}
 
     @classmethod
     def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
         """Return what reads the features of new rows, by name, from CSV or Parquet files or from memory."""
-        if args.get("features") is None:
-            raise ConfigError("data_loader.args.features: this run is of a version that did not save them; name them")
-        return NewRows(NumberEncoder(args["features"]), [args["target"]], delimiter=args.get("delimiter", ","))
+        delimiter = args.get("delimiter", ",")
+        names = args.get("features") or facts.get("feature_names")
+        if names is None:  # of a run that an earlier version trained
+            names = [name for name in CsvReader(Path(args["path"]), delimiter).header if name != args["target"]]
+        return NewRows(NumberEncoder(names), [args["target"]], delimiter=delimiter)
 
 
 def _load(reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path, training: bool) -> BatchDataset:
