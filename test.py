@@ -38,6 +38,7 @@ def main(config: ConfigParser) -> dict[str, float]:
     # The test split, whole and in its order, whatever the config says of training.
     accepted = inspect.signature(config.init_ftn("data_loader").func).parameters
     whole = {"training": False, "shuffle": False, "validation_split": 0.0}
+    config.facts = saved_facts(checkpoint, {})  # a loader may take from them how rows are encoded
     data_loader = config.init_obj("data_loader", **{key: whole[key] for key in whole if key in accepted})
     config.facts = to_device(saved_facts(checkpoint, config.facts), device)  # of the training split, not the test split
     model = config.init_obj("arch")
@@ -48,7 +49,8 @@ def main(config: ConfigParser) -> dict[str, float]:
         criterion = criterion.to(device)
     metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"), device=device)
 
-    data = ", ".join(f"{key} {value}" for key, value in getattr(data_loader, "resolved_args", {}).items())
+    resolved = getattr(data_loader, "resolved_args", {}).items()
+    data = ", ".join(f"{key} {value}" for key, value in resolved if not isinstance(value, dict))
     num_samples = getattr(data_loader, "n_samples", len(data_loader.dataset))
     logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}".rstrip())
     batches = data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader

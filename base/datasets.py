@@ -162,19 +162,24 @@ class AugmentedBatches(BatchDataset):
 
 
 class MappedBatches(BatchDataset):
-    """A table of float32 (N, F + 1) in an .npy file that stays on disk; inputs (N, F), and the last column as target.
+    """A table of float32 (N, F + T) in an .npy file that stays on disk; inputs (N, F) and targets (N, T), by default 1.
+
+    Where these are classes, they are (N,) int64.
 
     A batch is read when it is asked for, through a memory map, whose pages the system keeps as it has memory to spare.
     A thread compares the values with their checksum; where they differ, `fingerprint` and batches raise DataError.
     """
 
-    def __init__(self, path: Path, checksum: str, is_checked: bool = False) -> None:
+    def __init__(
+        self, path: Path, checksum: str, is_checked: bool = False, num_targets: int = 1, is_class: bool = False
+    ) -> None:
         """`checksum`, the CRC-32 of the values as 8 hex digits, stands for them in the `fingerprint`.
 
         Raises DataError.
         """
         self.path = path
         self.checksum = checksum
+        self.num_targets, self.is_class = num_targets, is_class
         self._damage: str | None = None
         try:
             self.table = np.load(path, mmap_mode="r")
@@ -189,24 +194,29 @@ class MappedBatches(BatchDataset):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a worker that is not forked map the file itself, rather than get a copy of the table."""
-        return type(self), (self.path, self.checksum, True), {"seed": self.seed, "epoch": self.epoch}
+        args = (self.path, self.checksum, True, self.num_targets, self.is_class)
+        return type(self), args, {"seed": self.seed, "epoch": self.epoch}
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        if self._damage:
-            raise DataError(self._damage)
+        self.raise_if_damaged()
         rows = torch.from_numpy(self.table[np.asarray(indices)])
-        return rows[:, :-1].contiguous(), rows[:, -1:].contiguous()
+        inputs, targets = rows[:, : -self.num_targets].contiguous(), rows[:, -self.num_targets :].contiguous()
+        return inputs, targets[:, 0].long() if self.is_class else targets
 
     def fingerprint(self) -> str:
         """Return the checksum that was given, when the values have been compared with it. Raises DataError."""
         if self._check.is_alive():
             self._check.join()
+        self.raise_if_damaged()
+        return f"{super().fingerprint()}:{self.checksum}"
+
+    def raise_if_damaged(self) -> None:
+        """Raise DataError where the values were found to differ from their checksum so far."""
         if self._damage:
             raise DataError(self._damage)
-        return f"{super().fingerprint()}:{self.checksum}"
 
     def _compare(self) -> None:
         checksum = 0

@@ -65,7 +65,9 @@ def _without(valid_indices: Any, num_valid: int, indices: Tensor | None, num_sam
     if not bool(((held_out >= 0) & (held_out < num_valid)).all()):
         raise ConfigError(f"{WHERE}.valid_indices: lie in [0, {num_valid}), the samples of the dataset")
     samples = torch.arange(num_samples) if indices is None else indices
-    return samples[~torch.isin(samples, held_out)], held_out
+    is_held_out = torch.zeros(max(num_valid, num_samples), dtype=torch.bool)
+    is_held_out[held_out.long()] = True
+    return samples[~is_held_out[samples]], held_out
 
 
 def num_samples(samples: Any) -> int:

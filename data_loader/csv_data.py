@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ from torch import Tensor
 from base import BaseDataLoader, BatchDataset, MappedBatches, NewInputs, TensorBatches, split_indices
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
-from data_loader.new_rows import NewRows
+from data_loader.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
+from data_loader.new_rows import CsvFormat, NewRows
 from data_loader.number_encoder import NumberEncoder
 from utils import ConfigError, DataError
-from utils.annotations import BatchSize, DataPath, NumWorkers, PositiveFloat, Share
+from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers, PositiveFloat, Share
 
 FLOAT32_BYTES = 4
 
@@ -27,9 +28,10 @@ class CsvDataLoader(BaseDataLoader):
     may hold anything. `test_split` (a fraction, or a count of rows) is held out for testing, always the same rows.
     The model scales them (see `BaseModel.adapt`).
 
-    A table of more than `max_memory` (GiB; estimated) is converted once into a file in `cache_dir`, which is mapped
-    rather than read, and shuffled by blocks. `max_memory` does not depend on the machine, so a run is the same on every
-    machine.
+    A file of 50 MB and more is parsed once: with `cache`, the next run maps the table that was kept in `cache_dir`,
+    and gets the same batches. A table of more than `max_memory` (GiB; estimated) is converted once into a file there,
+    whatever `cache` says, and shuffled by blocks. `max_memory` does not depend on the machine, so a run is the same on
+    every machine.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class CsvDataLoader(BaseDataLoader):
         test_split: Share = 0.0,
         delimiter: str = ",",
         max_memory: PositiveFloat = 4.0,
+        cache: Annotated[bool, MAY_CHANGE] = True,
         cache_dir: DataPath = "saved/.cache/",
     ) -> None:
         """Load the rows of the training split, or with `training=False` of the test split.
@@ -56,11 +59,10 @@ class CsvDataLoader(BaseDataLoader):
         if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
             raise ConfigError(f"data_loader.args.delimiter: {delimiter!r}; give one character, no quote or line end")
         reader = CsvReader(Path(path), delimiter)
-        names = dict.fromkeys(reader.header)
-        self.features = [name for name in names if name != target] if features is None else features
+        self.features = [n for n in dict.fromkeys(reader.header) if n != target] if features is None else features
         if not self.features or len({*self.features, target}) != len(self.features) + 1:
             raise ConfigError(f"data_loader.args.features: {self.features}; name different columns, not the target")
-        dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training)
+        dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training, cache)
         kept, held_out = split_indices(len(dataset), test_split, "data_loader.args.test_split")
         if not training and len(held_out) == 0:
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
@@ -78,20 +80,29 @@ class CsvDataLoader(BaseDataLoader):
         names = args.get("features") or facts.get("feature_names")
         if names is None:  # of a run that an earlier version trained
             names = [name for name in CsvReader(Path(args["path"]), delimiter).header if name != args["target"]]
-        return NewRows(NumberEncoder(names), [args["target"]], delimiter=delimiter)
+        return NewRows(NumberEncoder(names), [args["target"]], csv=CsvFormat(delimiter))
 
 
-def _load(reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path, training: bool) -> BatchDataset:
+def _load(
+    reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path, training: bool, cache: bool
+) -> BatchDataset:
     """Return the columns, the last of them as the target, in memory or mapped. Raises DataError."""
     reader.check(columns)
-    sample = CsvSample(reader)
+    sample = CsvSample(reader.path, reader.identity, reader.delimiter)
     if sample.num_rows * len(columns) * FLOAT32_BYTES > max_bytes:
         mapped = MappedBatches(*cached_table(reader, columns, sample, cache_dir))
         if not training:
             mapped.fingerprint()  # waits until it is checked, as a trainer does before it trains
         return mapped
+    key, keeps = sample.key(columns), cache and reader.num_bytes >= MIN_BYTES
+    kept = find_kept(cache_dir, key) if keeps else None
+    if kept is not None:
+        return KeptBatches(kept)
     table = _in_memory(reader, columns)
-    return TensorBatches(table[:, :-1], table[:, -1:])
+    batches = TensorBatches(table[:, :-1], table[:, -1:])
+    if keeps:
+        keep_table(table, batches, cache_dir, key, {"warnings": reader.notes})
+    return batches
 
 
 def _in_memory(reader: CsvReader, columns: list[str]) -> Tensor:

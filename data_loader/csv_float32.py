@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_loader.csv_mistakes import FLOAT32_END
+from data_loader.csv_mistakes import FLOAT32_END, is_finite_float32
 
 EXACT_END = 2.0**24  # up to here float32 holds all integers; float64 holds them up to 2**53
 MIN_STEPS = 2.0**10  # of float32 between the smallest and the largest number of a column; with fewer, it warns
@@ -16,6 +17,22 @@ MIN_STEPS = 2.0**10  # of float32 between the smallest and the largest number of
 Rows = NDArray[np.float32]
 Bounds = NDArray[np.float64]
 """(3, columns): for each column the smallest number times -1, the largest, and the largest change by float32."""
+
+
+class FiniteNumbers:
+    """Columns of which every cell is a finite float32."""
+
+    def arrow_options(self, columns: list[str]) -> dict[str, Any]:
+        """Return pyarrow's options: no text stands for a missing value."""
+        return {"types": ["float64"] * len(columns), "null_values": []}
+
+    def rows(self, table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:
+        """Return the columns in float32. Raises ArrowInvalid where a number is not finite in it."""
+        return as_rows(table)
+
+    def mistake(self, name: str, text: str) -> str | None:
+        """Return that the cell is no finite float32, or None."""
+        return None if is_finite_float32(text) else f"{text!r:.80} is not a finite number"
 
 
 def as_rows(table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:

@@ -7,19 +7,40 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FLOAT32_END = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in float32
 
 
+class Cells(Protocol):
+    """What the cells of the columns that are read are, and how a block of them becomes rows of float32."""
+
+    def arrow_options(self, columns: list[str]) -> dict[str, Any]:
+        """Return pyarrow's ConvertOptions, with `types` as a list of the columns' in their order."""
+
+    def rows(self, table: Any) -> tuple[Any, Any]:
+        """Return the rows and their bounds (see csv_float32.py). Raises ArrowInvalid where a cell is wrong."""
+
+    def mistake(self, name: str, text: str) -> str | None:
+        """Return what is wrong with a cell of the column `name`, or None."""
+
+
 def first_mistake(
-    path: Path, header: list[str], columns: list[str], delimiter: str, start: int, first_row: int, quotes_alone: bool
+    path: Path,
+    header: list[str],
+    columns: list[str],
+    delimiter: str,
+    cells: Cells,
+    start: int,
+    first_row: int,
+    quotes_alone: bool,
 ) -> str | None:
     """Return the first mistake with its row and column, or None.
 
-    A mistake is a ragged row, a value of `columns` that is not a finite float32, or a quote that swallows rows. Reads
-    row by row from byte `start`, where row `first_row` begins. With `quotes_alone`, looks only for quotes that swallow
-    rows. Raises OSError.
+    A mistake is a ragged row, a value of `columns` that `cells` refuses, or a quote that swallows rows. Reads row by
+    row from byte `start`, where row `first_row` begins. With `quotes_alone`, looks only for quotes that swallow rows.
+    Raises OSError.
     """
     taken: list[str] = []
     number = first_row - 1
@@ -27,8 +48,8 @@ def first_mistake(
         binary.seek(start)
         try:
             for number, row in enumerate(csv.reader(kept_lines(file, taken), delimiter=delimiter), start=first_row):
-                found = None if quotes_alone else _mistake_in(row, header, columns)
-                at = unclosed_quote(row, taken, header, columns, delimiter)
+                found = None if quotes_alone else _mistake_in(row, header, columns, cells)
+                at = unclosed_quote(row, taken, header, columns, delimiter, cells)
                 if at is not None:
                     found = (
                         f", column {_name(header, at)}: a value of {len(taken)} lines; is its closing quote missing?"
@@ -45,7 +66,7 @@ def first_mistake(
 
 
 def unclosed_quote(
-    row: list[str], lines: list[str], header: list[str], columns: list[str], delimiter: str
+    row: list[str], lines: list[str], header: list[str], columns: list[str], delimiter: str, cells: Cells
 ) -> int | None:
     """Return the index of the value of `row` that spans several lines because its closing quote is missing, or None.
 
@@ -64,7 +85,7 @@ def unclosed_quote(
         rows = list(csv.reader(text, delimiter=delimiter))
         rows[0] = [*row[:i], *(rows[0] or [""])]
         rows[-1] = [*(rows[-1] or [""]), *row[i + 1 :]]
-        is_good = [_mistake_in(line, header, columns) is None for line in rows]
+        is_good = [_mistake_in(line, header, columns, cells) is None for line in rows]
         if len(rows) > 1 and all(is_good[1:] if row is header else is_good):
             return i
     return None
@@ -77,12 +98,12 @@ def kept_lines(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
         yield line
 
 
-def _mistake_in(row: list[str], header: list[str], columns: list[str]) -> str | None:
+def _mistake_in(row: list[str], header: list[str], columns: list[str], cells: Cells) -> str | None:
     if row and len(row) != len(header):
         return f": {len(row)} columns, the header has {len(header)}"
     for name, text in zip(header, row):
-        if name in columns and not is_finite_float32(text):
-            return f", column {name!r}: {text!r:.80} is not a finite number"
+        if name in columns and (mistake := cells.mistake(name, text)):
+            return f", column {name!r}: {mistake}"
     return None
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from data_loader.csv_float32 import Bounds, Rows, as_rows, lost_digits
-from data_loader.csv_mistakes import first_mistake, is_finite_float32, kept_lines, unclosed_quote
+from data_loader.csv_dialect import looks_like, other_delimiter
+from data_loader.csv_float32 import Bounds, FiniteNumbers, Rows, lost_digits
+from data_loader.csv_mistakes import Cells, first_mistake, is_finite_float32, kept_lines, unclosed_quote
 from utils import DataError, nearest
 from utils.files import open_regular
 
@@ -33,17 +34,21 @@ logger = logging.getLogger("data")
 
 
 class CsvReader:
-    """A CSV file in UTF-8 whose first row is a header. Messages count rows from 1, the header."""
+    """A CSV file in UTF-8 whose first row is a header, unless it is given. Messages count rows from 1, the header.
 
-    def __init__(self, path: Path, delimiter: str) -> None:
-        """Read the header. Raises DataError where there is none."""
+    `cells` says of which kind the columns are that are read: by default all are numbers.
+    """
+
+    def __init__(self, path: Path, delimiter: str, names: list[str] | None = None, cells: Cells | None = None) -> None:
+        """Read the header, or take `names` for one. Raises DataError where there is none, or the first row differs."""
         self.path = path
+        self.cells = cells or FiniteNumbers()
         self.delimiter = delimiter
         self.notes: list[str] = []  # what `blocks` warned of
         taken: list[str] = []  # the lines of the first row: several where a name holds a line break
         try:
             with open_regular(path) as file:
-                self.identity = _identity(path)
+                self.identity = file_identity(path)
                 text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
                 lines = kept_lines(iter(partial(text.readline, MAX_LINE_BYTES), ""), taken)
                 without_bom = (line.removeprefix("\ufeff") for line in lines)
@@ -56,10 +61,21 @@ class CsvReader:
             raise self._unreadable(error) from None
         if not header:
             raise DataError(f"{path}: {'is empty' if header is None else 'row 1: is empty; the header belongs there'}")
-        if all(map(is_finite_float32, header)):
+        if names is None and all(map(is_finite_float32, header)):
             raise DataError(f"{path}: row 1: holds only numbers; the names of the columns belong there")
-        self.header = header
-        self.body_start = len(first_row)  # in bytes
+        if names is not None and len(header) != len(names):
+            hint = other_delimiter(first_row.decode(), delimiter, len(names))
+            raise DataError(f"{path}: row 1: {len(header)} columns, but {len(names)} names are given{hint}")
+        self.header = header if names is None else names
+        self.first_row = 1 if names is not None else 2  # of the data
+        bom = len("\ufeff".encode()) if first_row.startswith("\ufeff".encode()) else 0
+        self.body_start = len(first_row) if names is None else bom  # in bytes
+        self._head = first_row.decode()
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the file when its header was read."""
+        return self.identity[0] if self.identity else 0
 
     def check(self, columns: list[str]) -> None:
         """Raise DataError where a column is missing or appears twice, or a name in the header has swallowed rows."""
@@ -67,10 +83,11 @@ class CsvReader:
             if name not in self.header:
                 hint = nearest(name, (known if known.isprintable() else repr(known) for known in self.header))
                 hint = hint if len(hint) <= MAX_HINT else f"{hint[:MAX_HINT]} ..."
+                hint += other_delimiter(self._head, self.delimiter, 2, name)
                 raise DataError(f"{self.path}: has no column {name!r}; {hint}")
             if self.header.count(name) > 1:
                 raise DataError(f"{self.path}: has {self.header.count(name)} columns called {name!r}")
-        at = unclosed_quote(self.header, [], self.header, columns, self.delimiter)
+        at = unclosed_quote(self.header, [], self.header, columns, self.delimiter, self.cells)
         if at is not None:
             raise DataError(f"{self.path}: row 1, column {at + 1}: is a closing quote missing?")
 
@@ -96,7 +113,7 @@ class CsvReader:
             mistake = self._first_mistake(columns, good) or " ".join(str(error).split())
         except OSError as error:
             raise self._unreadable(error) from None
-        if self.identity != _identity(self.path):
+        if self.identity != file_identity(self.path):
             mistake = "was changed while it was read"
         if mistake is not None:
             raise DataError(f"{self.path}: {mistake}")
@@ -106,7 +123,7 @@ class CsvReader:
 
     def check_unchanged(self) -> None:
         """Raise DataError where the file is another than when its header was read."""
-        if self.identity != _identity(self.path):
+        if self.identity != file_identity(self.path):
             raise DataError(f"{self.path}: was changed while it was read")
 
     def _parsed(self, columns: list[str]) -> Iterator[tuple[int, Rows, Bounds]]:
@@ -136,7 +153,7 @@ class CsvReader:
             file.seek(start)
             for batch in pa_csv.open_csv(file, **self._options(columns, BLOCK_BYTES, is_quoted=True)):
                 num_rows += batch.num_rows
-                yield start, *as_rows(batch)
+                yield start, *self.cells.rows(batch)
         if num_rows != self._num_lines(start):  # a quoted value holds line ends, its own or those of whole rows
             mistake = self._first_mistake(columns, start, quotes_alone=True)
             if mistake is not None:
@@ -172,16 +189,18 @@ class CsvReader:
             files.append(file)
         if b'"' in text:
             return None
-        return as_rows(pa_csv.read_csv(pa.BufferReader(text), **self._options(columns, size + 1, is_quoted=False)))
+        table = pa_csv.read_csv(pa.BufferReader(text), **self._options(columns, size + 1, is_quoted=False))
+        return self.cells.rows(table)
 
     def _options(self, columns: list[str], block_size: int, is_quoted: bool) -> dict[str, Any]:
         """Return pyarrow's options; columns are named by position, as unused ones may share a name."""
-        types = {str(self.header.index(name)): "float64" for name in columns}
+        options = self.cells.arrow_options(columns)
+        types = dict(zip((str(self.header.index(name)) for name in columns), options.pop("types")))
         names = [str(i) for i in range(len(self.header))]
         return {
             "read_options": pa_csv.ReadOptions(column_names=names, block_size=block_size, use_threads=False),
             "parse_options": pa_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=is_quoted),
-            "convert_options": pa_csv.ConvertOptions(include_columns=list(types), column_types=types, null_values=[]),
+            "convert_options": pa_csv.ConvertOptions(include_columns=list(types), column_types=types, **options),
         }
 
     def _first_mistake(self, columns: list[str], start: int, quotes_alone: bool = False) -> str | None:
@@ -190,13 +209,15 @@ class CsvReader:
         With `quotes_alone`, look only for quotes that swallow rows, which is faster.
         """
         try:
-            first_row = 2 + self._num_lines(self.body_start, start)
-            return first_mistake(self.path, self.header, columns, self.delimiter, start, first_row, quotes_alone)
+            first_row = self.first_row + self._num_lines(self.body_start, start)
+            where = (self.path, self.header, columns, self.delimiter, self.cells)
+            return first_mistake(*where, start, first_row, quotes_alone)
         except OSError as error:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> DataError:
-        return DataError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+        hint = looks_like(self.path) if isinstance(error, UnicodeDecodeError) else ""
+        return DataError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}{hint}")
 
 
 def read_at(file: BinaryIO, start: int, size: int) -> bytes:
@@ -205,7 +226,7 @@ def read_at(file: BinaryIO, start: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def file_identity(path: Path) -> tuple[int, ...]:
     """Return what changes when the file is replaced or edited, even with its size and modification time kept."""
     try:
         status = os.stat(path)

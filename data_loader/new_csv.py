@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,29 +17,67 @@ import pyarrow.csv as pa_csv
 from torch import Tensor, from_numpy
 
 from base import Chunk
-from data_loader.csv_mistakes import kept_lines, unclosed_quote
+from data_loader.csv_dialect import plain_csv
+from data_loader.csv_mistakes import Cells, kept_lines, unclosed_quote
 from data_loader.csv_reader import BLOCK_BYTES, MAX_LINE_BYTES, MAX_WORKERS, CsvReader
 from utils import DataError
 from utils.errors import reading
-
-if TYPE_CHECKING:
-    from data_loader.new_rows import Encoder
 
 NumberedRow = tuple[int, list[str], list[str]]
 """Number, cells and lines."""
 
 
+class Encoder(Cells, Protocol):
+    """What turns the columns `names` of a table into features; NumberEncoder and RowEncoder are such."""
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that a table must have."""
+
+    def encode_rows(self, table: pa.Table) -> tuple[Tensor, dict[int, str]]:
+        """Return the features (N, ...), and what is wrong by row, counted from 0. Raises DataError."""
+
+
+class CsvFormat(NamedTuple):
+    """How a CSV file is written."""
+
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    names: list[str] | None = None  # of all columns, where there is no header
+    temp_dir: Path = Path("saved/.cache/")  # for a copy in UTF-8 of a file of another encoding
+
+
+COMMAS = CsvFormat()
+
+
+def csv_chunks(
+    path: Path, how: CsvFormat, encoder: Encoder, keep: Sequence[str], targets: Sequence[str]
+) -> Iterator[Chunk]:
+    """Yield the rows of a CSV file; without a header it may have the columns `targets`, or not. Raises DataError."""
+    with plain_csv(path, how.delimiter, how.encoding, how.temp_dir) as (plain, delimiter):
+        try:
+            try:
+                reader = CsvReader(plain, delimiter, how.names, encoder)
+            except DataError:
+                if how.names is None:
+                    raise
+                reader = CsvReader(plain, delimiter, [name for name in how.names if name not in targets], encoder)
+            for chunk in NewCsv(reader, encoder, keep).chunks():
+                yield chunk._replace(mistakes=[text.replace(str(plain), str(path)) for text in chunk.mistakes])
+        except DataError as error:
+            raise DataError(str(error).replace(str(plain), str(path))) from None
+
+
 class NewCsv:
     """A CSV file of new rows: features for `encoder`, and columns to keep as they are."""
 
-    def __init__(self, path: Path, delimiter: str, encoder: Encoder, keep: Sequence[str]) -> None:
-        """Read the header. Raises DataError."""
-        self.reader = CsvReader(path, delimiter)
-        self.path, self.header, self.delimiter = path, self.reader.header, delimiter
+    def __init__(self, reader: CsvReader, encoder: Encoder, keep: Sequence[str]) -> None:
+        """Check the header. Raises DataError."""
+        self.reader, self.path, self.header, self.delimiter = reader, reader.path, reader.header, reader.delimiter
         self.encoder, self.keep = encoder, list(keep)
         self.columns = list(dict.fromkeys([*encoder.names, *keep]))
         self.reader.check(self.columns)
-        self._counted = (self.reader.body_start, 2)  # a byte, and the number of the row that begins there
+        self._counted = (reader.body_start, reader.first_row)  # a byte, and the number of the row that begins there
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows of block after block, which several threads parse. Raises DataError."""
@@ -76,18 +114,19 @@ class NewCsv:
     def _parse(self, text: bytes) -> Chunk | None:
         """Return the rows of a block, or None where there is, or may be, a mistake in it."""
         is_quoted = b'"' in text
-        options = self.encoder.arrow_options()
-        types = dict.fromkeys(self.keep, pa.string()) | dict(zip(self.encoder.names, options.pop("types")))
+        names, kept_types = self.encoder.names, dict.fromkeys(self.keep, pa.string())
+        options = self.encoder.arrow_options(names)
+        types = kept_types | dict(zip(names, options.pop("types")))
         try:
             table = self._read(text, is_quoted, types, **options)
-            features, mistakes = self.encoder.encode_rows(table)
+            rows, _ = self.encoder.rows(table.select(names))
             kept = table.select(self.keep)
-            if self.keep and options["strings_can_be_null"]:  # texts that mean "missing" for features are kept
-                kept = self._read(text, is_quoted, dict.fromkeys(self.keep, pa.string()))
+            if self.keep and (options.get("strings_can_be_null") or set(names) & set(self.keep)):  # keep their text
+                kept = self._read(text, is_quoted, kept_types)
         except pa.ArrowInvalid:
             return None
         is_whole = not is_quoted or table.num_rows == _num_lines(text)
-        return Chunk(features, kept) if is_whole and not mistakes else None
+        return Chunk(from_numpy(rows), kept) if is_whole else None
 
     def _read(self, text: bytes, is_quoted: bool, types: dict[str, pa.DataType], **options: Any) -> pa.Table:
         """Return columns of a block; they are read by position, as others may share a name."""
@@ -106,7 +145,7 @@ class NewCsv:
         numbers, rows, mistakes = [], [], {}
         for number, row, lines in self._numbered(self._row_at(start), text):
             if "\n" in "".join(row) or "\r" in "".join(row):
-                at = unclosed_quote(row, lines, self.header, self.encoder.names, self.delimiter)
+                at = unclosed_quote(row, lines, self.header, self.encoder.names, self.delimiter, self.encoder)
                 if at is not None:
                     where = f"{self.path}: row {number}, column {self.header[at : at + 1] or at + 1}"
                     raise DataError(f"{where}: a value of {len(lines)} lines; is its closing quote missing?")

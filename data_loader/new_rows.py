@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,27 +13,13 @@ import torch
 from torch import Tensor
 
 from base import Chunk, NewInputs
-from data_loader.new_csv import NewCsv, without
+from data_loader.new_csv import COMMAS, CsvFormat, Encoder, csv_chunks, without
 from data_loader.number_encoder import check_names
 from data_loader.parquet_table import CHUNK_ROWS, reading
 from utils import DataError, nearest
 from utils.files import open_regular
 
 MAX_SHOWN = 5  # names in a message
-
-
-class Encoder(Protocol):
-    """What turns the columns `names` of a table into features; NumberEncoder is one."""
-
-    @property
-    def names(self) -> list[str]:
-        """The columns that a table must have."""
-
-    def arrow_options(self) -> dict[str, Any]:
-        """Return how pyarrow reads these columns of a CSV file, and which texts are no values."""
-
-    def encode_rows(self, table: pa.Table) -> tuple[Tensor, dict[int, str]]:
-        """Return the features (N, ...), and what is wrong by row, counted from 0. Raises DataError."""
 
 
 class NewRows(NewInputs):
@@ -48,11 +34,10 @@ class NewRows(NewInputs):
         encoder: Encoder,
         target_names: Sequence[str],
         class_names: Sequence[str] | None = None,
-        delimiter: str = ",",
+        csv: CsvFormat = COMMAS,
     ) -> None:
-        """`delimiter` is that of CSV files."""
-        self.encoder, self.target_names, self.class_names = encoder, target_names, class_names
-        self.delimiter = delimiter
+        """`csv` says how CSV files are written, as those of the training data were."""
+        self.encoder, self.target_names, self.class_names, self.csv = encoder, target_names, class_names, csv
 
     def __call__(self, values: Any) -> Any:
         """Return the features of one row or of many. Raises DataError, with the row, counted from 0, and column."""
@@ -69,7 +54,7 @@ class NewRows(NewInputs):
         if path.suffix == ".parquet" or path.is_dir():
             yield from self._parquet_chunks(path, keep)
         else:
-            yield from NewCsv(path, self.delimiter, self.encoder, keep).chunks()
+            yield from csv_chunks(path, self.csv, self.encoder, keep, self.target_names)
 
     def _parquet_chunks(self, path: Path, keep: Sequence[str]) -> Iterator[Chunk]:
         files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,20 +10,17 @@ import torch
 from pyarrow import types
 from torch import Tensor
 
+from data_loader.csv_float32 import FiniteNumbers
 from data_loader.csv_mistakes import is_finite_float32
 from utils import DataError, nearest
 from utils.errors import printable
 
 
-class NumberEncoder:
+class NumberEncoder(FiniteNumbers):
     """The columns `names` as (N, F) float32, in their order; what they hold is as in a file or in memory."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
-
-    def arrow_options(self) -> dict[str, Any]:
-        """Return how pyarrow reads these columns of a CSV file, and which texts are no values."""
-        return {"types": [pa.float64()] * len(self.names), "null_values": [], "strings_can_be_null": False}
 
     def encode_rows(self, table: pa.Table) -> tuple[Tensor, dict[int, str]]:
         """Return (N, F) float32, and what is wrong by row, counted from 0, as "column 'x': 'a' is not a finite number".

@@ -51,7 +51,7 @@ class ParquetTable:
         """
         self.path = path.rstrip("/")
         with reading(path):
-            names = _find(*file_system(path))
+            names = find_parquet(*file_system(path))
         if not names:
             raise DataError(f"{path}: has no .parquet file")
         self.shards: list[Shard] = []
@@ -143,7 +143,7 @@ def file_system(path: str) -> tuple[pa_fs.FileSystem, str]:
     return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(system)), root
 
 
-def _find(system: pa_fs.FileSystem, root: str) -> list[str]:
+def find_parquet(system: pa_fs.FileSystem, root: str) -> list[str]:
     """Return what follows `root` in the names of its .parquet files, sorted; of a file, "". Raises OSError."""
     kind = system.get_file_info(root).type
     if kind == pa_fs.FileType.File:

@@ -6,6 +6,7 @@ that torch would broadcast, and losses of one class, are refused before a run (p
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,3 +28,8 @@ def cross_entropy(
 def mse_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error of two tensors of the same shape."""
     return F.mse_loss(outputs, targets)
+
+
+def log_mse_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of the logarithms of two tensors of the same shape, both above 0: of relative errors."""
+    return F.mse_loss(outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), targets.log())

@@ -97,7 +97,7 @@ def test_a_large_file_reads_as_pythons_csv_and_numpy_read_it(tmp_path: Path) -> 
         ("a,b\n1,2\n", "has no column 'y'; allowed: a, b"),
         ("a,why\n1,2\n", "has no column 'y'; did you mean 'why'?"),
         ("a,Y\n1,2\n", "has no column 'y'; did you mean 'Y'?"),
-        ("a;y\n1;2\n", "has no column 'y'; did you mean 'a;y'?"),
+        ("a;y\n1;2\n", "has no column 'y'; did you mean 'a;y'?; it looks like ';' is the delimiter: give `delimiter`"),
         ("y,a,y\n1,2,3\n", "has 2 columns called 'y'"),
         ("a,y\n1,2\n3,four\n", "row 3, column 'y': 'four' is not a finite number"),
         ("a,y\n1,2\n\nx,4\n", "row 4, column 'a': 'x' is not a finite number"),

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from base import MappedBatches, TensorBatches
-from data_loader import csv_reader
+from data_loader import csv_float32, csv_reader
 from data_loader.csv_data import CsvDataLoader
 from example_runs import train
 from utils import ConfigError, DataError
@@ -443,7 +443,7 @@ def test_a_file_that_changes_while_it_is_read_is_told(
 ) -> None:
     monkeypatch.setattr(csv_reader, "BLOCK_BYTES", 100)
     path = write(tmp_path, "a,y\n" + "1.25,2\n" * 500)
-    as_rows = csv_reader.as_rows
+    as_rows = csv_float32.as_rows
     changes = iter([change])
 
     def change_and_read(table: Any) -> Any:
@@ -452,7 +452,7 @@ def test_a_file_that_changes_while_it_is_read_is_told(
             once(path)
         return as_rows(table)
 
-    monkeypatch.setattr(csv_reader, "as_rows", change_and_read)
+    monkeypatch.setattr(csv_float32, "as_rows", change_and_read)
     with pytest.raises(DataError) as caught:
         load(path, max_memory=max_memory, cache_dir=tmp_path / "cache")
     assert message_of(caught.value) == f"{path}: was changed while it was read"

@@ -23,8 +23,9 @@ import predict as predict_script
 import trainer.evaluation
 from data_loader.csv_data import CsvDataLoader
 from data_loader.mnist import MnistDataLoader
-from data_loader.new_csv import NewCsv
+from data_loader.new_csv import CsvFormat, csv_chunks
 from data_loader.number_encoder import NumberEncoder
+from data_loader.table_data import TableDataLoader
 from example_runs import evaluate, train
 from helpers import ROOT, newest
 from predict import Predictor, load_model
@@ -74,6 +75,11 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(run: Path) -> tuple[Tensor, Tensor]:
     """Return what test.py computes: the inputs and the outputs of the whole test split."""
+    return tested(run)
+
+
+def tested(run: Path) -> tuple[Tensor, Tensor]:
+    """Run test.py; return the inputs and the outputs of all its batches."""
     inputs, outputs = [], []
     run_batch = trainer.evaluation.run_batch
 
@@ -241,7 +247,7 @@ def test_a_file_is_read_as_the_csv_module_reads_it(seed: int, tmp_path: Path, mo
             file.write(end * draw.choice([0, 0, 0, 1]))
     with open(path, newline="", encoding="utf-8") as file:
         rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row][1:]
-    chunks = list(NewCsv(path, ",", NumberEncoder(["x"]), ["note"]).chunks())
+    chunks = list(csv_chunks(path, CsvFormat(), NumberEncoder(["x"]), ["note"], ["y"]))
     good = [row for _, row in rows if row[1] != "bad"]
     assert [note for chunk in chunks for note in chunk.kept["note"].to_pylist()] == [row[0] for row in good]
     found = torch.cat([chunk.inputs for chunk in chunks])
@@ -260,6 +266,83 @@ def test_the_input_is_not_overwritten(run: Path, table: Path) -> None:
     with pytest.raises(UserError, match="is the input"):
         predict("-r", run, "--input", table, "--output", table)
     assert table.read_bytes() == before
+
+
+# Tables with columns of any kind.
+
+KINDS = {"size": "number", "town": "category", "built": "date", "is_new": "bool", "price": "number"}
+CLASSES = {"kind": "class"}
+
+
+def write_table(path: Path, end: str = "\n", encoding: str = "utf-8", header: bool = True) -> list[dict[str, str]]:
+    """Write 120 rows of all kinds; return them as text."""
+    draw = random.Random(0)
+    rows = []
+    for i in range(120):
+        row = {"size": f"{draw.uniform(10, 99):.1f}" if i % 9 else "NA", "town": draw.choice(["Köln", "a, b", "Ulm"])}
+        row |= {"built": f"19{draw.randrange(10, 99)}-03-0{draw.randrange(1, 9)}", "is_new": draw.choice(["yes", "no"])}
+        rows.append(row | {"price": f"{draw.uniform(1, 9):.2f}", "kind": draw.choice(["flat", "=house", "-5"])})
+    with open(path, "w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator=end, delimiter=";")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_rows_of_every_kind_are_encoded_as_in_training(
+    target: str, encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = encoding == "utf-8"
+    rows = write_table(tmp_path / "t.csv", encoding=encoding, header=header)
+    columns = (KINDS if target == "price" else {**KINDS, "price": "ignore"} | CLASSES) | {
+        "size": {"kind": "number", "missing": "mean"}
+    }
+    columns |= {"kind": "ignore"} if target == "price" else {}
+    args: dict[str, Any] = {
+        "path": str(tmp_path / "t.csv"),
+        "target": target,
+        "columns": columns,
+        "missing_values": ["NA"],
+    }
+    args |= {"delimiter": ";", "batch_size": 32, "encoding": encoding, "cache_dir": str(tmp_path / "cache")}
+    args |= {} if header else {"header": False, "names": list(rows[0])}
+    config = table_config(tmp_path / "t.csv", tmp_path)
+    config |= {"arch": {"type": "TableMLP", "args": {"hidden": [8]}}}
+    config["loss"] = "mse_loss" if target == "price" else "cross_entropy"
+    config["data_loader"] = {"type": "TableDataLoader", "args": args | {"validation_split": 0.2, "test_split": 0.5}}
+    run = train(config)
+    predictor = Predictor.load(run)
+    inputs, outputs = tested(run)
+    assert torch.equal(predictor._outputs(inputs), outputs)
+
+    everything = predictor.outputs(rows)
+    indices = TableDataLoader(**config["data_loader"]["args"], training=False).train_indices()
+    torch.testing.assert_close(everything[indices], outputs, rtol=1e-5, atol=1e-6)
+    out = tmp_path / "out.parquet"
+    assert predict("-r", run, "--input", tmp_path / "t.csv", "--output", out, "--id", "size", "--id", "town") == 0
+    written = pq.read_table(out)
+    assert written["size"].to_pylist() == [row["size"] for row in rows]
+    assert written["town"].to_pylist() == [row["town"] for row in rows]
+    if target == "price":
+        assert written["price"].to_pylist() == everything.squeeze(1).tolist()
+    else:
+        names = ["-5", "=house", "flat"]
+        assert written["kind"].to_pylist() == [names[i] for i in everything.argmax(1).tolist()]
+        assert written.column_names[2:] == ["kind", *(f"p_{name}" for name in names)]
+    with pytest.raises(DataError, match=r"row 1, column 'built': 'soon' is not"):
+        predictor([rows[0], rows[1] | {"built": "soon"}])
+    lines = (tmp_path / "t.csv").read_text(encoding).splitlines()
+    broken = [*lines[:5], lines[5].replace("yes", "maybe").replace("no", "maybe"), *lines[6:]]
+    (tmp_path / "t.csv").write_text("\n".join(broken), encoding)
+    command = ["-r", run, "--input", tmp_path / "t.csv", "--output", out]
+    with pytest.raises(DataError, match=r"t.csv: row 6, column 'is_new': 'maybe' is not"):
+        predict(*command)
+    assert predict(*command, "--skip-bad-rows") == 8
+    assert "t.csv: row 6, column" in capsys.readouterr().err
+    assert pq.read_table(out).num_rows == 119
 
 
 # The model.

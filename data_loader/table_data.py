@@ -1,0 +1,115 @@
+"""Regression and classification from tables with columns of any kind, in CSV or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from base import BaseDataLoader, NewInputs
+from data_loader.csv_source import CsvSource
+from data_loader.new_rows import CsvFormat, NewRows
+from data_loader.parquet_source import ParquetSource
+from data_loader.row_encoder import RowEncoder
+from data_loader.table_choice import choose_columns
+from data_loader.table_columns import ColumnOptions, Kind, Missing
+from data_loader.table_open import open_table
+from data_loader.table_request import TableRequest
+from data_loader.table_source import TableSource
+from utils import DataError
+from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers, PositiveFloat, Share
+
+PARQUET = (".parquet", "/")
+
+
+class TableDataLoader(BaseDataLoader):
+    """Batches of rows (N, F) float32, as RowEncoder makes them, and targets: (N, T) float32, or of a class (N,) int64.
+
+    `path` is a CSV file, a Parquet file, or a directory (its name ends in /) or URL of Parquet files. `columns` says of
+    which kind each column is that is read (see ColumnOptions): number, category, bool, date, or ignore; of a `target`,
+    number, or class, which is told by the text of its labels. With "auto", kinds are proposed from the first rows, and
+    printed; the run's config has what was chosen.
+
+    A missing value is what `missing_values` spell. It is an error, or filled, inside the model, by the policy `missing`
+    of the column or, by default, of the loader. Without a header line, `header` is false, and `names` has all columns.
+
+    `validation_split` and `test_split` are rows drawn by chance, always the same; or whole groups, of rows that have
+    the same value in the column `split_by`; or the newest rows by the column `split_time`, a number or a date. All that
+    is fitted, vocabularies, means, fillings, is of the training split alone.
+
+    A file of 50 MB and more is parsed once, as by CsvDataLoader, whose `max_memory`, `cache` and `cache_dir` these are.
+    """
+
+    def __init__(
+        self,
+        path: DataPath,
+        target: str | list[str],
+        batch_size: BatchSize,
+        shuffle: bool = True,
+        validation_split: Share = 0.0,
+        num_workers: NumWorkers = 0,
+        training: bool = True,
+        *,
+        columns: dict[str, Kind | ColumnOptions] | Literal["auto"] = "auto",
+        missing: Missing = "error",
+        missing_values: list[str] = [""],  # noqa: B006  # is not changed
+        test_split: Share = 0.0,
+        split_by: str | None = None,
+        split_time: str | None = None,
+        header: bool = True,
+        names: list[str] | None = None,
+        delimiter: str = ",",
+        encoding: str = "utf-8",
+        max_memory: PositiveFloat = 4.0,
+        cache: Annotated[bool, MAY_CHANGE] = True,
+        cache_dir: DataPath = "saved/.cache/",
+        table: dict[str, Any] | None = None,
+    ) -> None:
+        """Load the rows of the training split, or with `training=False` of the test split.
+
+        `table` are the facts of a trained model; nothing is fitted then. Raises DataError, with row and column, where
+        the file is missing, ragged, not of its encoding, or a cell is not of its kind; ConfigError for the arguments.
+        """
+        if not training and not test_split:
+            raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
+        with _opened(path, delimiter, encoding, names, header, cache_dir, columns == "auto") as source:
+            chosen = choose_columns(source, target, columns, missing, missing_values, split_by, split_time)
+            request = TableRequest(source, chosen, missing_values, test_split, validation_split, table)
+            self.table = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
+        split = self.table.split(training)
+        super().__init__(self.table.dataset, batch_size, shuffle and training, 0, num_workers, **split)
+        self.num_classes = len(self.table.class_names) or None
+        self.resolved_args["columns"] = chosen.resolved()
+
+    def facts(self) -> dict[str, Any]:
+        """Return `table`, which a RowEncoder and a TableEncoder are built from; of classes, their number and names."""
+        facts: dict[str, Any] = {"table": self.table.as_fact()}
+        if self.table.class_names:
+            facts |= {"num_classes": len(self.table.class_names), "class_names": self.table.class_names}
+        return facts
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what encodes new rows as those of the training split, from CSV or Parquet files or from memory."""
+        temp_dir = Path(args.get("cache_dir", "saved/.cache/"))
+        how = CsvFormat(args.get("delimiter", ","), args.get("encoding", "utf-8"), args.get("names"), temp_dir)
+        targets = [target["name"] for target in facts["table"]["targets"]]
+        return NewRows(RowEncoder.from_facts(facts["table"]), targets, facts.get("class_names"), how)
+
+
+@contextmanager
+def _opened(
+    path: str, delimiter: str, encoding: str, names: list[str] | None, header: bool, temp_dir: str, is_auto: bool
+) -> Iterator[TableSource]:
+    """Yield the rows of `path`; of an error of a cell, say where the kind is from, if that was not the config."""
+    is_parquet = path.endswith(PARQUET)
+    source = ParquetSource(path) if is_parquet else CsvSource(path, delimiter, encoding, header, names, Path(temp_dir))
+    try:
+        yield source
+    except DataError as error:
+        is_told = is_auto and ", column " in str(error)
+        hint = "; its kind was proposed by the first rows (`columns`: auto)" if is_told else ""
+        raise DataError(f"{error}{hint}") from None
+    finally:
+        source.close()
