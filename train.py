@@ -19,6 +19,7 @@ from preflight import choose_batch_size, find_lr, rehearse, rehearse_as_if
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
 from trainer import Trainer
+from trainer.kfold import table, train_folds
 from utils import prepare_device, seed_everything, to_device
 
 OPTIONS = [
@@ -69,6 +70,9 @@ def main(config: ConfigParser) -> None:
     choose_batch_size(config, build_trainer)
     if config.as_if:
         print("\n".join(rehearse_as_if(config, build_trainer)))
+        return
+    if config.num_folds:
+        print("\n".join(table(train_folds(config, config.num_folds, build_trainer))))
         return
     trainer = build_trainer(config)
     if config.is_rehearsal:

@@ -20,7 +20,7 @@ from base.new_inputs import NewInputs
 from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps
 from base.splits import WHERE, num_samples, train_and_valid
 from utils import CheckpointError, ConfigError, mix_seed
-from utils.annotations import NumWorkers
+from utils.annotations import Fold, NumWorkers
 from utils.signals import init_worker
 
 MAX_SHARE_OF_DEVICE = 0.25  # of its free memory, for data that is kept there without being asked to
@@ -44,8 +44,10 @@ class BaseDataLoader(DataLoader[Any]):
     metrics that take an argument of that name, in training and in test. Its `new_inputs` says how new inputs are read.
 
     What is held out for validation is a `validation_split` (a fraction of the samples, or a count) drawn with
-    `split_seed`; or the samples `valid_indices`, (M,) int64; or a dataset of its own, `validation_set`. Give
-    `valid_dataset`, which has the same samples as `dataset`, where `dataset` augments and validation should not.
+    `split_seed`; or fold "K/N", of which each sample is in one, with an even share of every class where the dataset
+    holds class indices in memory; or the samples `valid_indices`, (M,) int64; or a dataset of its own,
+    `validation_set`. Give `valid_dataset`, which has the same samples as `dataset`, where `dataset` augments and
+    validation should not.
     """
 
     num_classes: int | None = None
@@ -72,6 +74,7 @@ class BaseDataLoader(DataLoader[Any]):
         indices: Tensor | None = None,
         valid_indices: Tensor | None = None,
         split_seed: int = 0,
+        fold: Fold | None = None,
         sampler: Sampler[Any] | Callable[[Tensor], Sampler[Any]] | None = None,
     ) -> None:
         """Use the samples `indices`, (N,) int64, of `dataset`, by default all.
@@ -83,7 +86,8 @@ class BaseDataLoader(DataLoader[Any]):
         _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
         valid_dataset = dataset if valid_dataset is None else valid_dataset
         train_indices, valid_indices = train_and_valid(
-            dataset, valid_dataset, validation_split, indices, valid_indices, split_seed
+            *(dataset, valid_dataset, validation_split, indices, valid_indices, split_seed),
+            *(fold, dataset.held_targets() if isinstance(dataset, BatchDataset) else None),
         )
         if validation_set is not None:
             valid_dataset, valid_indices = validation_set, torch.arange(num_samples(validation_set))

@@ -16,7 +16,7 @@ from data_loader.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
 from data_loader.new_rows import CsvFormat, NewRows
 from data_loader.number_encoder import NumberEncoder
 from utils import ConfigError, DataError
-from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers, PositiveFloat, Share
+from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 
 FLOAT32_BYTES = 4
 
@@ -46,6 +46,7 @@ class CsvDataLoader(BaseDataLoader):
         *,
         features: list[str] | None = None,
         test_split: Share = 0.0,
+        fold: Fold | None = None,
         delimiter: str = ",",
         max_memory: PositiveFloat = 4.0,
         cache: Annotated[bool, MAY_CHANGE] = True,
@@ -66,8 +67,9 @@ class CsvDataLoader(BaseDataLoader):
         kept, held_out = split_indices(len(dataset), test_split, "data_loader.args.test_split")
         if not training and len(held_out) == 0:
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
-        share, indices = (validation_split, kept) if training else (0, held_out)
-        super().__init__(dataset, batch_size, shuffle and training, share, num_workers, indices=indices)
+        share = validation_split if training else 0
+        split: dict[str, Any] = {"indices": kept, "fold": fold} if training else {"indices": held_out}
+        super().__init__(dataset, batch_size, shuffle and training, share, num_workers, **split)
 
     def facts(self) -> dict[str, Any]:
         """Return the names of the features in their order, by which new rows are read."""

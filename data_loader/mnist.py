@@ -20,7 +20,7 @@ from base import AugmentedBatches, BaseDataLoader, NewInputs, TensorBatches, spl
 from data_loader.augment import Augmentation
 from data_loader.new_images import NewImages
 from utils import ConfigError, DataError, nearest
-from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, Probability, Share
+from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, Probability, Share
 from utils.files import open_regular
 
 MAX_BYTES = 1 << 30  # of an IDX file; a small gzip file may claim to hold, and hold, any number
@@ -57,6 +57,7 @@ class MnistDataLoader(BaseDataLoader):
         max_shift: Annotated[NonNegativeInt, Le(28)] = 0,
         flip: Probability = 0.0,
         erasing: Probability = 0.0,
+        fold: Fold | None = None,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
@@ -79,6 +80,7 @@ class MnistDataLoader(BaseDataLoader):
             validation_split if training else 0,
             num_workers,
             valid_dataset=plain,
+            fold=fold if training else None,
         )
         self.resolved_args["source"] = self.source
 

@@ -17,7 +17,7 @@ from data_loader.new_rows import NewRows
 from data_loader.number_encoder import NumberEncoder
 from data_loader.parquet_table import ParquetTable, Shard
 from utils import ConfigError, DataError
-from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, PositiveFloat, Share
+from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, PositiveFloat, Share
 
 BLOCK_BYTES = 1 << 20  # of small row groups that are decoded together
 ORDER_BYTES = 40  # of a sample, while the sampler mixes a window
@@ -54,6 +54,7 @@ class ParquetDataLoader(BaseDataLoader):
         test_path: DataPath | None = None,
         valid_path: DataPath | None = None,
         split_seed: NonNegativeInt = 0,
+        fold: Fold | None = None,
         max_memory: PositiveFloat = 0.25,
     ) -> None:
         """Read the footers of the training data, or with `training=False` of `test_path`.
@@ -77,6 +78,7 @@ class ParquetDataLoader(BaseDataLoader):
             num_workers,
             validation_set=valid_set,
             split_seed=split_seed,
+            fold=fold if training else None,
         )
         self.resolved_args |= {"features": self.features, "target": self.target}  # for a test_path of another order
 

@@ -18,7 +18,7 @@ from data_loader.table_open import open_table
 from data_loader.table_request import TableRequest
 from data_loader.table_source import TableSource
 from utils import DataError
-from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers, PositiveFloat, Share
+from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 
 PARQUET = (".parquet", "/")
 
@@ -57,6 +57,7 @@ class TableDataLoader(BaseDataLoader):
         test_split: Share = 0.0,
         split_by: str | None = None,
         split_time: str | None = None,
+        fold: Fold | None = None,
         header: bool = True,
         names: list[str] | None = None,
         delimiter: str = ",",
@@ -75,7 +76,7 @@ class TableDataLoader(BaseDataLoader):
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
         with _opened(path, delimiter, encoding, names, header, cache_dir, columns == "auto") as source:
             chosen = choose_columns(source, target, columns, missing, missing_values, split_by, split_time)
-            request = TableRequest(source, chosen, missing_values, test_split, validation_split, table)
+            request = TableRequest(source, chosen, missing_values, test_split, validation_split, table, fold)
             self.table = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
         split = self.table.split(training)
         super().__init__(self.table.dataset, batch_size, shuffle and training, 0, num_workers, **split)

@@ -19,7 +19,15 @@ from distributed.collective import broadcast
 from distributed.launch import is_main, main_first
 from logger import log_to_file, setup_logging
 from parse_config.builder import Builder
-from parse_config.command_line import AsIf, CustomArg, add_override_flags, answer_question, as_if_of, overrides_of
+from parse_config.command_line import (
+    AsIf,
+    CustomArg,
+    add_override_flags,
+    answer_question,
+    as_if_of,
+    num_folds_of,
+    overrides_of,
+)
 from parse_config.config_file import check_size
 from parse_config.layers import ConfigLayers
 from parse_config.options import Options
@@ -49,6 +57,10 @@ class ConfigParser:
     """With --as-if: the numbers of processes to rehearse for."""
     finds_lr = False
     """With --lr-find."""
+    num_folds: int | None = None
+    """With --kfold."""
+    goes_on = False
+    """With --resume-latest."""
 
     def __init__(
         self,
@@ -126,7 +138,8 @@ class ConfigParser:
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
         config.as_if, config.finds_lr = as_if_of(cli), getattr(cli, "lr_find", False)
         config.allow_inexact = getattr(cli, "allow_inexact", False)
-        if goes_on:
+        config.num_folds, config.goes_on = num_folds_of(cli), goes_on
+        if goes_on and not config.num_folds:
             config.go_on_with_newest()
         if getattr(cli, "print_config", False):
             print("\n".join(config.layers.describe()))

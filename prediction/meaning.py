@@ -67,6 +67,12 @@ class Meaning(NamedTuple):
         columns = {f"p_{name}": column for name, column in zip(names, probabilities.T.contiguous().numpy())}
         return columns if self.kind.startswith("binary") and len(names) > 1 else self._named(chosen) | columns
 
+    def target_columns(self, targets: Tensor) -> dict[str, np.ndarray]:
+        """Return columns by name of targets (N,), (N, 1) or (N, T), as `columns` does of outputs."""
+        if self.kind in ("logits", "log-probabilities", "probabilities") and targets.ndim == 1:
+            return self._named(targets)
+        return Meaning("values", self.target_names or ["target"]).columns(targets)
+
     def _probabilities(self, outputs: Tensor) -> Tensor:
         if self.kind == "logits":
             return outputs.softmax(dim=1)
