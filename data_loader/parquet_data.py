@@ -71,11 +71,7 @@ class ParquetDataLoader(BaseDataLoader):
         if training and valid_path is not None:
             valid_set = ParquetBatches(ParquetTable(valid_path, self.features, self.target), max_memory)
         super().__init__(
-            dataset,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
+            *(dataset, batch_size, shuffle and training, validation_split if training else 0, num_workers),
             validation_set=valid_set,
             split_seed=split_seed,
             fold=fold if training else None,

@@ -77,9 +77,8 @@ class TableDataLoader(BaseDataLoader):
         with _opened(path, delimiter, encoding, names, header, cache_dir, columns == "auto") as source:
             chosen = choose_columns(source, target, columns, missing, missing_values, split_by, split_time)
             request = TableRequest(source, chosen, missing_values, test_split, validation_split, table, fold)
-            self.table = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
-        split = self.table.split(training)
-        super().__init__(self.table.dataset, batch_size, shuffle and training, 0, num_workers, **split)
+            self.table = opened = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
+        super().__init__(opened.dataset, batch_size, shuffle and training, 0, num_workers, **opened.split(training))
         self.num_classes = len(self.table.class_names) or None
         self.resolved_args["columns"] = chosen.resolved()
 

@@ -136,9 +136,8 @@ class ConfigParser:
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
-        config.as_if, config.finds_lr = as_if_of(cli), getattr(cli, "lr_find", False)
-        config.allow_inexact = getattr(cli, "allow_inexact", False)
-        config.num_folds, config.goes_on = num_folds_of(cli), goes_on
+        config.as_if, config.num_folds, config.goes_on = as_if_of(cli), num_folds_of(cli), goes_on
+        config.finds_lr, config.allow_inexact = (getattr(cli, name, False) for name in ("lr_find", "allow_inexact"))
         if goes_on and not config.num_folds:
             config.go_on_with_newest()
         if getattr(cli, "print_config", False):
