@@ -19,7 +19,6 @@ from preflight import choose_batch_size, find_lr, rehearse, rehearse_as_if
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
 from trainer import Trainer
-from trainer.kfold import table, train_folds
 from utils import prepare_device, seed_everything, to_device
 
 OPTIONS = [
@@ -72,6 +71,8 @@ def main(config: ConfigParser) -> None:
         print("\n".join(rehearse_as_if(config, build_trainer)))
         return
     if config.num_folds:
+        from trainer.kfold import table, train_folds  # with what an ordinary run does without
+
         print("\n".join(table(train_folds(config, config.num_folds, build_trainer))))
         return
     trainer = build_trainer(config)

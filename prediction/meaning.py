@@ -70,7 +70,7 @@ class Meaning(NamedTuple):
     def target_columns(self, targets: Tensor) -> dict[str, np.ndarray]:
         """Return columns by name of targets (N,), (N, 1) or (N, T), as `columns` does of outputs."""
         if self.kind in ("logits", "log-probabilities", "probabilities") and targets.ndim == 1:
-            return self._named(targets)
+            return self._named(targets.cpu())
         return Meaning("values", self.target_names or ["target"]).columns(targets)
 
     def _probabilities(self, outputs: Tensor) -> Tensor:

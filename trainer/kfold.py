@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import nn
 
 from base import BaseTrainer, counted
 from checkpoint.file import checkpoint_files, find_checkpoint, load_checkpoint
@@ -20,7 +21,7 @@ from logger import close_logging, setup_logging
 from parse_config import ConfigParser
 from prediction import Meaning, OutputFile, kind_of, load_run
 from speed import input_format, prefetch
-from trainer.batch import predict_batch, unpack
+from trainer.batch import run_batch
 from utils import ConfigError, read_json, write_json, writing_to
 from utils.file_lock import file_lock
 from utils.nested import flatten
@@ -113,17 +114,20 @@ def _out_of_fold(runs: list[Path]) -> pa.Table:
     for number, run in enumerate(runs, start=1):
         loaded = load_run(run)
         loader = loaded.config.init_obj("data_loader")
-        inputs = type(loader).new_inputs(loaded.config["data_loader"].get("args", {}), loaded.facts)
+        inputs = loader.new_inputs(loaded.config["data_loader"].get("args", {}), loaded.facts)
         meaning = Meaning(kind_of(loaded.config["loss"]), inputs.target_names, inputs.class_names)
+        criterion = loaded.config.init_obj("loss")
+        criterion = criterion.to(loaded.device) if isinstance(criterion, nn.Module) else criterion
         outputs, targets = [], []
         for batch, _ in prefetch(counted(loader.split_validation()), loaded.device, input_format(loaded.model)):
-            given, wanted = unpack(batch)
-            outputs.append(predict_batch(loaded.model, given))
-            targets.append(wanted)
-        found = meaning.columns(torch.cat(outputs))
-        wanted = torch.cat(targets).cpu()
+            result = run_batch(loaded.model, criterion, batch)
+            outputs.append(result.outputs)
+            targets.append(result.targets)
+        found, wanted = meaning.columns(torch.cat(outputs)), meaning.target_columns(torch.cat(targets))
         rows = loader.valid_indices().numpy()
-        known = {"row": rows, "fold": np.full(len(rows), number)} | meaning.target_columns(wanted)
+        if len(rows) != sum(map(len, outputs)):
+            raise ConfigError(f"{PREDICTIONS}: run_batch in trainer/batch.py gives outputs for some samples alone")
+        known = {"row": rows, "fold": np.full(len(rows), number)} | wanted
         named = {f"{name}_predicted" if name in known else name: column for name, column in found.items()}
         tables.append(pa.table({name: pa.array(column) for name, column in {**known, **named}.items()}))
     return pa.concat_tables(tables).sort_by("row")
