@@ -15,7 +15,7 @@ from base import param_groups, prepare_model
 from distributed import launched
 from parse_config import ConfigParser, CustomArg
 from parse_config.command_line import add_run_flags
-from preflight import choose_batch_size, find_lr, rehearse, rehearse_as_if
+from preflight import choose_batch_size, try_out
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
 from trainer import Trainer
@@ -67,20 +67,15 @@ def build_trainer(config: ConfigParser) -> Trainer:
 def main(config: ConfigParser) -> None:
     """Train, or resume training, as the config says; with --check or --lr-find, only try it."""
     choose_batch_size(config, build_trainer)
-    if config.as_if:
-        print("\n".join(rehearse_as_if(config, build_trainer)))
-        return
     if config.num_folds:
         from trainer.kfold import table, train_folds  # with what an ordinary run does without
 
         print("\n".join(table(train_folds(config, config.num_folds, build_trainer))))
         return
-    trainer = build_trainer(config)
     if config.is_rehearsal:
-        print("\n".join(rehearse(trainer)))
-    elif config.finds_lr:
-        print("\n".join(find_lr(trainer)))
+        print("\n".join(try_out(config, build_trainer)))
     else:
+        trainer = build_trainer(config)
         trainer.train()
 
 

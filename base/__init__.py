@@ -9,6 +9,7 @@ from base.datasets import AugmentedBatches, BatchDataset, MappedBatches, TensorB
 from base.ema import Ema
 from base.finite import FiniteWatch
 from base.loss_weight import Weight, loss_denominator, weighted
+from base.meter import StepMeter
 from base.microbatch import Microbatch, first_samples
 from base.new_inputs import Chunk, NewInputs
 from base.splits import split_indices
@@ -25,6 +26,7 @@ __all__ = [
     "MappedBatches",
     "Microbatch",
     "NewInputs",
+    "StepMeter",
     "TensorBatches",
     "Weight",
     "announce_step",

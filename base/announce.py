@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 def announce_start(trainer: BaseTrainer) -> None:
     """Log what is trained on what, or from where it is resumed."""
     trainer.loop.warn_of_what_is_ignored()
+    trainer.board.start()
     num_samples = f"; {trainer.loop.loader.n_samples:,} training samples" if trainer.loop.is_followed else ""
     trainer.logger.info(f"device {trainer.device}{num_samples}{_shared(trainer)}")
     if trainer.config.resume:
@@ -28,9 +28,6 @@ def announce_start(trainer: BaseTrainer) -> None:
     trainer.logger.debug(f"{trainer.model}")  # all its lines are for info.log
     trainer.logger.info(f"model {type(trainer.model).__name__}: {total:,} parameters, {trainable:,} trainable")
     trainer.logger.info(f"run directory: {trainer.checkpoint_dir}")
-    trainer.writer.set_step(0, mode="")
-    trainer.writer.add_text("config", f"```json\n{json.dumps(trainer.config.config, indent=4)}\n```")
-    trainer._log_samples()
 
 
 def _shared(trainer: BaseTrainer) -> str:
@@ -54,8 +51,6 @@ def announce_epoch(trainer: BaseTrainer, log: dict[str, float], is_best: bool) -
     monitor, epoch = trainer.monitor, trainer.position.epoch
     for name in (name for name, value in log.items() if not math.isfinite(value)):
         trainer.logger.warning(f"epoch {epoch}: {name} is {log[name]}; that is never the best")
-    if trainer.run_log is not None:
-        trainer.run_log.log_epoch(epoch, trainer.position.global_step, log)
     where, width = f"{epoch}/{trainer.epochs}", 2 * len(str(trainer.epochs)) + 1
     row = *epoch_row(where.rjust(width), log, monitor.metric), is_best
     trainer.logger.info(epoch_line(f"epoch {where}", log, monitor.metric, is_best), extra={"row": row})
@@ -65,6 +60,7 @@ def announce_epoch(trainer: BaseTrainer, log: dict[str, float], is_best: bool) -
 
 def announce_end(trainer: BaseTrainer) -> None:
     """Log why a run that is done has ended, and which epoch was the best."""
+    trainer.board.end()
     monitor = trainer.monitor
     if monitor.should_stop:
         trainer.logger.info(f"stopped early: no better {monitor.metric} for {monitor.early_stop} epochs")

@@ -15,6 +15,7 @@ from torch import nn
 
 from base.announce import announce_end, announce_epoch, announce_start
 from base.base_model import take_weights
+from base.board import Board
 from base.monitor import Monitor
 from base.plain_loop import PlainLoop
 from base.recording import recorded, saved_when_stopped, wait_for_save
@@ -74,8 +75,9 @@ class BaseTrainer(ABC):
         self.position = Position()
         self.strategy = Alone(self.options, self.device, config["seed"])
         self.display = Display()
-        self.monitor = Monitor(self.options.monitor, self.options.early_stop)
+        self.monitor = Monitor(self.options.monitor, self.options.early_stop, self.options.keep_best)
         self.loop = PlainLoop(self)
+        self.board = Board(self)
         self.last_log: dict[str, float] = {}  # the values of the last finished epoch
         self.last_save_s = time.monotonic()
         self.saved_at: tuple[int, ...] | None = None  # as (epoch, step_in_epoch, global_step)
@@ -140,10 +142,12 @@ class BaseTrainer(ABC):
         log = broadcast({name: float(value) for name, value in log.items()})  # all decide by the first one's values
         self.monitor.check(log)
         is_best = self.monitor.update(epoch, log)
+        self.board.log_epoch(log, is_best)
         announce_epoch(self, log, is_best)
         self.last_log = log
         self.position.after_epoch()
         is_due = epoch % self.options.save_period == 0 or epoch == self.epochs or self.monitor.should_stop
+        is_due = is_due or self.monitor.is_kept(epoch)
         if is_due or is_best or not self.loop.can_be_saved:
             self._save(epoch if is_due else None, save_best=is_best)
 

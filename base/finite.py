@@ -32,7 +32,7 @@ class FiniteWatch:
         `mean` gives the mean over processes, where there are several.
         """
         self.max_skipped_steps = max_skipped_steps
-        self.last_loss = math.nan  # of the last step that was looked at
+        self.last_loss = self.last_grad_norm = math.nan  # of the last step that was looked at
         self._mean = mean
         self.steps: list[Step] = []
         self._num_skipped = 0
@@ -58,7 +58,7 @@ class FiniteWatch:
         device = steps[0].loss.device  # the norm of sharded weights that stay on the CPU is there
         on_device = torch.stack([value.float().to(device) for step in steps for value in (step.loss, step.grad_norm)])
         values = (self._mean(on_device) if self._mean else on_device).tolist()
-        self.last_loss = values[-2]
+        self.last_loss, self.last_grad_norm = values[-2:]
         for step, loss, grad_norm in zip(steps, values[0::2], values[1::2]):
             if not math.isfinite(loss):
                 return step, f"the loss is {loss}"

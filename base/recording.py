@@ -13,7 +13,7 @@ from checkpoint.records import record_process
 from checkpoint.run_status import progress, run_number, status_reported
 from checkpoint.shard_writer import ShardWriter
 from checkpoint.shards import remove_unnamed
-from checkpoint.writer import CheckpointWriter
+from checkpoint.writer import CheckpointWriter, what_is_kept
 from distributed import is_main, world_size
 from distributed.collective import broadcast
 from logger import RunLog
@@ -45,6 +45,7 @@ def recorded(trainer: BaseTrainer, log_sizes: dict[str, int] | None, check_held:
     number = run_number(run_dir, log_sizes)
     trainer.config.start_logging()
     record_process(run_dir, trainer.environment, trainer.config.resume)
+    trainer.logger.info(what_is_kept(options.keep_checkpoints, options.keep_best))
     with (
         mirrored(run_dir, [name for name in trainer.options.writers if name != "tensorboard"]),
         status_reported(run_dir, number, partial(_progress, trainer), trainer._final_state, check_held),

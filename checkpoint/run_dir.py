@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from checkpoint.file import BEST, LATEST, checkpoint_files, is_whole, sealed_position
+from checkpoint.file import BEST, LATEST, PREVIOUS, checkpoint_files, is_whole, sealed_position
 from checkpoint.run_lock import LOCK_FILE, is_held, refuse_if_locked
 from checkpoint.writer import link
 from utils.errors import RunDirError, reading, writing_to
@@ -134,9 +134,18 @@ def set_aside_later(chosen: Path, position: Position, best_epoch: int) -> None:
             _set_aside(path, "damaged")
         elif sealed_position(path) > here:
             _set_aside(path, "superseded")
+    _finish_save(chosen, best_epoch)
+
+
+def _finish_save(chosen: Path, best_epoch: int) -> None:
+    """Make the names of the save of `chosen` that are missing, or after a kill in the middle of it those of others."""
     best = chosen.with_name(f"checkpoint-epoch{best_epoch}.pth")
-    for file, name in ((chosen, LATEST), (best, BEST)):
-        if file.exists() and not chosen.with_name(name).exists():
+    for file, name in ((best, BEST), (chosen, LATEST)):
+        other = chosen.with_name(name)
+        is_earlier = file.exists() and other.exists() and sealed_position(other) < sealed_position(file)
+        if is_earlier and name == LATEST:
+            link(other, PREVIOUS)
+        if is_earlier or (file.exists() and not other.exists()):
             link(file, name)
 
 

@@ -19,7 +19,7 @@ from utils.files import read_json, write_json
 
 STATUS_FILE = "status.json"
 logger = logging.getLogger("run")
-State = Literal["running", "completed", "early_stopped", "preempted", "failed"]
+State = Literal["running", "completed", "early_stopped", "preempted", "failed", "pruned"]  # the last by sweeps/ alone
 
 
 def check_same_run(run_dir: Path, logs: dict[str, int], checkpoint: Path) -> None:

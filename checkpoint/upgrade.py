@@ -21,6 +21,8 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
         if isinstance(state.get("train_metrics"), dict) and isinstance(state.get("position"), dict):
             state["train_metrics"]["is_open"] = state["position"].get("step_in_epoch", 0) != 0
         _resolve_layout(state)
+    if isinstance(state.get("monitor"), dict):  # keep_best has come since
+        state["monitor"].setdefault("top", [])
     return state
 
 

@@ -34,7 +34,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, run_dir: Path, keep: int | None, sync_logs: Callable[[], None]) -> None:
-        """`keep` is how many epoch checkpoints stay; `latest.pth` and `model_best.pth` always do.
+        """`keep` is how many of the newest epoch checkpoints stay, None for all; the best of `keep_best` do as well.
 
         `sync_logs` puts the log files on the disk; a checkpoint that knows of them must not be there before them. It
         raises RunDirError where the run directory is no longer this process's.
@@ -93,31 +93,44 @@ class CheckpointWriter:
     def _write_file(self, snapshot: dict[str, Any], names: list[str]) -> None:
         for part in snapshot.values():
             check_finite(part, self.run_dir)
-        temp = write_temp(self.run_dir / names[0], serialise(snapshot))
+        temp = write_temp(self.run_dir / LATEST, serialise(snapshot))
         try:
             self._sync_logs()
             if (self.run_dir / LATEST).exists():  # so that a damaged file always has one before it
                 link(self.run_dir / LATEST, PREVIOUS)
-            for name in names[1:]:
+            for name in names[:-1]:
                 link(temp, name)
-            os.replace(temp, self.run_dir / names[0])
+            os.replace(temp, self.run_dir / LATEST)  # last: whoever resumes from it finds the others
         finally:
             temp.unlink(missing_ok=True)
         fsync_dir(self.run_dir)
-        self._prune()
+        self._prune(best_epochs(snapshot))
         so_far = progress(snapshot["position"], snapshot["monitor"], snapshot["config"])
         write_status(self.run_dir, "running", snapshot.get("logs", {}).get(RUN), so_far)
 
-    def _prune(self) -> None:
-        """Delete the oldest epoch checkpoints beyond `keep`, and what no checkpoint names any more.
+    def _prune(self, best: set[int]) -> None:
+        """Delete the oldest epoch checkpoints beyond `keep` that are not of `best`, and shards that none names.
 
         The newest is also `latest.pth`, so one always stays.
         """
         if self.keep is not None:
             epochs = {epoch_of(path): path for path in self.run_dir.iterdir()}
             for epoch in sorted(epoch for epoch in epochs if epoch is not None)[: -self.keep]:
-                epochs[epoch].unlink(missing_ok=True)
+                if epoch not in best:
+                    epochs[epoch].unlink(missing_ok=True)
         remove_unnamed(self.run_dir)
+
+
+def best_epochs(state: dict[str, Any]) -> set[int]:
+    """Return the epochs that `keep_best` keeps, as the state of the monitor says (see base/monitor.py)."""
+    return {int(entry.tolist()[1]) for entry in state.get("monitor", {}).get("top", [])}
+
+
+def what_is_kept(keep: int | None, keep_best: int) -> str:
+    """Return which checkpoints a run keeps, for its log."""
+    epochs = "of all epochs" if keep is None else f"of the newest {keep} epochs that are saved"
+    best = f", of the {keep_best} best" if keep_best > 1 and keep is not None else ""
+    return f"checkpoints that are kept: latest, previous, best, and those {epochs}{best}"
 
 
 def check_finite(part: Any, run_dir: Path) -> None:

@@ -16,7 +16,7 @@ from history.run import Run, read_run
 from history.text import HistoryError
 
 CHECKPOINT = re.compile(r"checkpoint-epoch[1-9]\d*\.pth|previous\.pth")  # never latest.pth or model_best.pth
-ENDED = ("completed", "early_stopped", "failed")
+ENDED = ("completed", "early_stopped", "failed", "pruned")
 CAN_GO_ON = ("preempted", "killed")
 
 

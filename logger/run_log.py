@@ -62,14 +62,18 @@ class RunLog:
         self._pending: deque[Future[None]] = deque()
 
     def log_step(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
-        """Add what one optimizer step gave; the curves are called "step/NAME"."""
-        tags = {name: f"step/{name}" for name in values}
+        """Add what one optimizer step gave; the curves are called "step/NAME", of "perf/NAME" "perf/step/NAME"."""
+        tags = {name: f"step/{name}".replace("step/perf/", "perf/step/") for name in values}
         self._add({"kind": "step", "epoch": epoch, "global_step": global_step}, values, tags)
 
     def log_epoch(self, epoch: int, global_step: int, values: dict[str, float]) -> None:
         """Add what an epoch gave; "val_NAME" is the curve "NAME/valid", "NAME" is "NAME/train"; lr and perf stay."""
-        tags = {name: _tag(name) for name in values}
+        tags = {name: curve(name) for name in values}
         self._add({"kind": "epoch", "epoch": epoch, "global_step": global_step}, values, tags)
+
+    def draw(self, draw: Callable[..., None], *args: Any) -> None:
+        """Let the thread call `draw`, after what it was handed before; only warn where that fails."""
+        self._pending.append(self._executor.submit(self._draw, draw, args))
 
     def sizes(self) -> dict[str, int]:
         """Hand everything to the operating system; return the length of each file in bytes, and the run's number."""
@@ -124,6 +128,15 @@ class RunLog:
             if tags[name] not in self.writer.tags:  # a curve that the trainer draws itself
                 self.writer.writer.add_scalar(tags[name], value, where["global_step"])
 
+    def _draw(self, draw: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._check_held()
+        try:
+            draw(*args)
+        except (OSError, RunDirError):
+            raise
+        except Exception as error:  # a picture is not worth a run
+            logger.warning(f"a figure could not be drawn: {type(error).__name__}: {error}")
+
     def _event_files(self, is_old: bool = False) -> list[Path]:
         """Return the event files of this run: those with its number in their name, and those that a checkpoint names.
 
@@ -161,7 +174,8 @@ def _kept_bytes(path: Path, size: int) -> int:
     return path.read_bytes()[: max(size, 0)].rfind(b"\n") + 1
 
 
-def _tag(name: str) -> str:
+def curve(name: str) -> str:
+    """Return what the curve of an epoch's value is called."""
     if name.startswith("val_"):
         return f"{name.removeprefix('val_')}/valid"
     return name if name.startswith(("lr/", "perf/")) else f"{name}/train"

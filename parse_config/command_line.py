@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from distributed.traffic import Link
 from parse_config.layers import ConfigLayers
+from parse_config.options import NAME_PATTERN
 from parse_config.overrides import parse_override
 from parse_config.schema import Slots
 from utils.errors import ConfigError
@@ -83,6 +84,9 @@ def add_override_flags(parser: argparse.ArgumentParser, options: Iterable[Custom
     for option in options:
         flags, kind, target = option  # the published template's own tuple has no other names in common
         parser.add_argument(*flags, type=kind, help=f"override {target.replace(';', '.')}")
+    parser.add_argument(
+        "--run-id", metavar="ID", type=_directory_name, help="name of a new run's directory; default: date and time"
+    )
     parser.add_argument("--set", action="append", metavar="PATH=VALUE", help="override any config key; repeatable")
     parser.set_defaults(set=[])
 
@@ -94,6 +98,14 @@ def overrides_of(cli: argparse.Namespace, options: Iterable[CustomArg]) -> dict[
     overrides = {path: value for path, value in given.items() if value is not None}
     texts = [text for entry in cli.set for text in ([entry] if isinstance(entry, str) else entry)]
     return overrides | dict(parse_override(text) for text in texts)
+
+
+def check_flags(cli: argparse.Namespace) -> None:
+    """Raise ConfigError where there is nothing to begin from, or too much."""
+    if cli.resume and getattr(cli, "resume_latest", False):
+        raise ConfigError("give either -r or --resume-latest")
+    if cli.resume is None and cli.config is None:
+        raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to resume one")
 
 
 def as_if_of(cli: argparse.Namespace) -> AsIf | None:
@@ -139,6 +151,12 @@ def answer_question(cli: argparse.Namespace, parser: argparse.ArgumentParser, sl
     else:
         write_json(json_schema(slots), "config.schema.json")
     raise SystemExit(0)
+
+
+def _directory_name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits, '.', '_' and '-', at most 64")
+    return text
 
 
 def _dest(flags: list[str]) -> str:

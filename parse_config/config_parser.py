@@ -25,6 +25,7 @@ from parse_config.command_line import (
     add_override_flags,
     answer_question,
     as_if_of,
+    check_flags,
     num_folds_of,
     overrides_of,
 )
@@ -125,19 +126,17 @@ class ConfigParser:
         cli = args.parse_args(argv)
         answer_question(cli, args, slots)
         is_resumed = cli.resume is not None and cli.config is None
-        is_rehearsal, goes_on = getattr(cli, "check", False), getattr(cli, "resume_latest", False)
-        if cli.resume and goes_on:
-            raise ConfigError("give either -r or --resume-latest")
-        if cli.resume is None and cli.config is None:
-            raise ConfigError("no config: give -c config.json for a new run, or -r saved/NAME/RUN to resume one")
+        finds_lr, goes_on = getattr(cli, "lr_find", False), getattr(cli, "resume_latest", False)
+        is_rehearsal = getattr(cli, "check", False) or finds_lr
+        check_flags(cli)
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if checkpoint and is_resumed and not is_rehearsal and prefer is None and is_main():
             refuse_if_locked(checkpoint.parent)  # before any data is read
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
-        how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "is_rehearsal": is_rehearsal}
-        config = cls._from_file(path, overrides_of(cli, options), slots=slots, **how)
+        how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "run_id": cli.run_id}
+        config = cls._from_file(path, overrides_of(cli, options), slots=slots, is_rehearsal=is_rehearsal, **how)
         config.as_if, config.num_folds, config.goes_on = as_if_of(cli), num_folds_of(cli), goes_on
-        config.finds_lr, config.allow_inexact = (getattr(cli, name, False) for name in ("lr_find", "allow_inexact"))
+        config.finds_lr, config.allow_inexact = finds_lr, getattr(cli, "allow_inexact", False)
         if goes_on and not config.num_folds:
             config.go_on_with_newest()
         if getattr(cli, "print_config", False):

@@ -95,7 +95,10 @@ class TrainerOptions(Options):
         default=None, gt=0, description="save latest.pth so often too"
     )
     keep_checkpoints: Annotated[PositiveInt | None, MAY_CHANGE] = Field(
-        default=None, description="keep so many epoch checkpoints; default: all"
+        default=3, description="keep the checkpoints of so many epochs, the newest; null: of all"
+    )
+    keep_best: Annotated[PositiveInt, MAY_CHANGE] = Field(
+        default=1, description="keep those of so many best epochs too, as monitor says; 1: model_best.pth alone"
     )
     verbosity: Annotated[Literal[0, 1, 2], MAY_CHANGE] = Field(
         default=2, description="log: 0 warnings, 1 info, 2 debug"
@@ -175,7 +178,13 @@ class TrainerOptions(Options):
         default=False, description="debugging: say which operation made NaN; much slower"
     )
     log_every_steps: Annotated[PositiveInt, MAY_CHANGE, OF_THE_LOOP] = Field(
-        default=50, description="log loss and speed every so many steps"
+        default=50, description="log loss, gradient norm, update and speed every so many steps"
+    )
+    log_figures: Annotated[PositiveInt | None, MAY_CHANGE, OF_THE_LOOP] = Field(
+        default=1, description="draw what validation gave every so many epochs, and at each new best; null: never"
+    )
+    log_histograms: Annotated[PositiveInt | None, MAY_CHANGE] = Field(
+        default=None, description="TensorBoard histograms of weights and gradients every so many epochs"
     )
 
     @field_validator("writers")

@@ -55,6 +55,8 @@ def find_oddities(config: dict[str, Any]) -> Iterator[str]:
     trainer, scheduler = config["trainer"], config.get("lr_scheduler") or {}
     if trainer["monitor"] == "off" and (trainer["early_stop"] or 0) > 0:
         yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
+    if trainer["monitor"] == "off" and trainer["keep_best"] > 1:
+        yield f"trainer.keep_best: {trainer['keep_best']} has no effect, as trainer.monitor is off"
     milestones = scheduler.get("args", {}).get("milestones", [])
     if milestones != sorted(set(milestones)):
         yield f"lr_scheduler.args.milestones: {milestones!s:.80} do not increase"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
@@ -18,8 +19,11 @@ class StepProfiler:
         self.is_enabled = is_enabled
         self._profile: profile | None = None
 
-    def step(self, run_dir: Path) -> None:
-        """Call after each training step; the first call starts the profiler, a later one writes the trace."""
+    def step(self, run_dir: Path, writer: Any) -> None:
+        """Call after each training step; the first call starts the profiler, a later one writes the trace.
+
+        `writer`, of TensorBoard, gets a table of the slowest operations as text.
+        """
         if not self.is_enabled:
             return
         if self._profile is None:
@@ -35,3 +39,9 @@ class StepProfiler:
         self.is_enabled = self._profile.step_num < WAIT + WARMUP + ACTIVE + 1
         if not self.is_enabled:
             self._profile.stop()
+            writer.add_text("profile", _summary(self._profile))
+
+
+def _summary(traced: profile) -> str:
+    table = traced.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=48)
+    return f"`trace.json` in the run directory has every operation: open it at ui.perfetto.dev\n\n```\n{table}\n```"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from base import Microbatch
 from speed import input_format, prefetch
-from trainer.batch import batch_weight, run_batch
+from trainer.batch import batch_weight, run_batch, unpack
 from utils import MetricTracker
 
 
@@ -20,11 +21,12 @@ def evaluate(
     microbatches: Iterable[Microbatch],
     metrics: MetricTracker,
     device: torch.device,
+    observe: Callable[[Any, Any, Any], None] | None = None,
 ) -> dict[str, float]:
     """Return the loss and metrics of `model`, in eval mode, over all samples of `microbatches` (see base.counted).
 
     `metrics` tracks "loss" and the metrics. Means are weighted by what they are over, so the batch size makes no
-    difference; a mean over nothing is NaN.
+    difference; a mean over nothing is NaN. `observe` gets inputs, outputs and targets of each batch.
     Leaves the model in eval mode.
     """
     model.eval()
@@ -33,4 +35,6 @@ def evaluate(
         loss, outputs, targets, num_counted = run_batch(model, criterion, batch)
         metrics.update("loss", loss, n=batch_weight(criterion, batch, num_samples) if num_samples else 0)
         metrics.update_metrics(outputs, targets, n=num_samples if num_counted is None else num_counted)
+        if observe is not None and num_samples:
+            observe(unpack(batch)[0], outputs, targets)
     return metrics.result()

@@ -19,6 +19,7 @@ from base import (
     Ema,
     FiniteWatch,
     Microbatch,
+    StepMeter,
     announce_step,
     counted,
     first_samples,
@@ -30,7 +31,7 @@ from logger import EpochProgress, heatmap
 from parse_config import ConfigParser
 from preflight import check_batch, check_run, join_processes, share_data, warn_of_wrong_means
 from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out, prefetch
-from trainer.batch import BatchResult, batch_weight, run_batch
+from trainer.batch import BatchResult, batch_weight, run_batch, unpack
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
 from utils import Metric, NonFiniteError, Stopped
@@ -45,7 +46,7 @@ class Trainer(BaseTrainer):
         {
             *("len_epoch", "grad_accum_steps", "max_grad_norm", "ema_decay", "max_skipped_steps", "precision"),
             *("device_resident", "channels_last", "cuda_graph", "profile", "log_every_steps"),
-            *("strategy", "virtual_ranks"),
+            *("strategy", "virtual_ranks", "log_figures"),
         }
     )
     options: TrainerOptions
@@ -91,6 +92,7 @@ class Trainer(BaseTrainer):
         self.ema = Ema(self.model, options.ema_decay)
         max_skipped = options.max_skipped_steps if self.scaler.is_enabled() else 0
         self.watch = FiniteWatch(max_skipped, self.strategy.mean)
+        self.meter = StepMeter(self, options.log_every_steps)
         self.profiler = StepProfiler(options.profile)
         self.step_graph: StepGraph | None = None  # made when the preflight has found that it can be
 
@@ -100,16 +102,16 @@ class Trainer(BaseTrainer):
         self.train_metrics.reset()
         train_step = self.step_graph or self._train_step
         with self.display.epoch(epoch, self.num_steps, self.position.step_in_epoch) as progress:
-            for microbatches in self._on_device(self._steps(epoch)):
+            for microbatches in self.meter.timed(self._on_device(self._steps(epoch))):
                 loss, grad_norm = train_step(microbatches)
                 self._watch_step(loss, grad_norm)
                 self._step_scheduler("step")
                 progress.step(sum(microbatch.num_samples for microbatch in microbatches))
                 self._log_step(progress)
-                self.profiler.step(self.checkpoint_dir)
+                self.profiler.step(self.checkpoint_dir, self.writer)
                 self._after_step()
         self._check_finite()  # waits for the device, so that the time below is the true one
-        speed = self._speed(*progress.whole())
+        speed = self.meter.epoch_values()
         valid_log = self._valid_epoch(epoch)
         # Read after validation, in which a run may be stopped and saved: until then the epoch is open.
         log = self.train_metrics.result() | speed
@@ -149,7 +151,8 @@ class Trainer(BaseTrainer):
         batches = self.display.follow(counted(self.valid_data_loader), "validation", len(self.valid_data_loader))
         microbatches = self._until_stopped(batches)
         try:
-            values = evaluate(self.ema.eval_model, self.criterion, microbatches, self.valid_metrics, self.device)
+            model, observe = self.ema.eval_model, self.board.new_observer()
+            values = evaluate(model, self.criterion, microbatches, self.valid_metrics, self.device, observe)
         except Stopped:
             self.valid_metrics.reset()  # a resumed run validates from the first batch
             raise
@@ -240,24 +243,16 @@ class Trainer(BaseTrainer):
             return run_batch(self.model, self.criterion, batch)
 
     def _log_samples(self) -> None:
-        """Show a grid of input images, where the first tensor of a batch is one: (N, 1 or 3, H, W)."""
-        inputs = self.data_loader.peek(32).batch
-        while isinstance(inputs, list | tuple) and inputs:
-            inputs = inputs[0]
-        if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
-            low, high = inputs.min(), inputs.max()
-            self.writer.add_images("inputs", (inputs - low) / (high - low))
+        """Show the first samples, where they are images, and the graph of the model."""
+        [(batch, _)] = self._on_device([self.data_loader.peek(32)])
+        inputs, _ = unpack(batch)
+        self.board.show_inputs(inputs)
 
     def _log_step(self, progress: EpochProgress) -> None:
         """Log and show loss and speed every so many steps; the one place among the steps where the host waits."""
         global_step = self.position.global_step + 1  # steps done, this one included
         if global_step % self.options.log_every_steps == 0:
             self._check_finite()
-            values = {"loss": self.watch.last_loss} | self._speed(*progress.lap())
+            values = {"loss": self.watch.last_loss, "grad_norm": self.watch.last_grad_norm} | self.meter.step_values()
             progress.show(values)
             announce_step(self, values)
-
-    def _speed(self, num_samples: int, seconds: float) -> dict[str, float]:
-        """Return the samples a second of all processes; nothing where there were none."""
-        num_samples = self.strategy.sum(num_samples)
-        return {"perf/samples_per_sec": num_samples / seconds} if num_samples else {}

@@ -83,7 +83,7 @@ def test_interrupted_anywhere_it_goes_on_like_the_uninterrupted_one(stop_after: 
 def test_state_is_plain_numbers() -> None:
     monitor = Monitor("max val_loss", 3)
     follow(monitor, [1.0, 0.5])
-    expected: dict[str, Any] = {"best": 1.0, "best_epoch": 1, "num_bad_epochs": 1}
+    expected: dict[str, Any] = {"best": 1.0, "best_epoch": 1, "num_bad_epochs": 1, "top": []}
     assert monitor.state_dict() == expected
 
 

@@ -14,7 +14,7 @@ from utils import ConfigError, exit_on_user_error
 THIS_CHECKOUT = {".git", ".venv", ".venv-bench", "saved", "data"}
 ENGINE = {
     *("base", "checkpoint", "logger", "parse_config", "preflight", "distributed"),
-    *("speed", "trackers", "utils", "history", "prediction", "tests"),
+    *("speed", "sweeps", "trackers", "utils", "history", "prediction", "tests"),
 }
 SCAFFOLD = {
     *("train.py", "test.py", "predict.py", "slots.py", "data_loader", "model", "trainer"),

@@ -209,8 +209,11 @@ def test_tensorboard_has_curves_and_config(config: dict[str, Any]) -> None:
     events = EventAccumulator(str(run_dir)).Reload()
     assert set(events.Tags()["scalars"]) == {
         *("loss/train", "loss/valid", "accuracy/train", "accuracy/valid", "stretched_loss/train", "step/loss"),
+        *("best/val_loss", "best/val_accuracy"),
     }
-    assert events.Tags()["tensors"] == ["config/text_summary"]
+    assert set(events.Tags()["tensors"]) - {"git_diff/text_summary"} == {
+        *("config/text_summary", "environment/text_summary", "custom_scalars__config__"),
+    }
     assert [event.step for event in events.Scalars("loss/valid")] == [6, 12]
     assert [event.step for event in events.Scalars("step/loss")] == list(range(1, 13))
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 import toy
 from base import Ema
 from helpers import assert_equal, newest
+from logger import TensorboardWriter
 from speed import StepProfiler, clip_gradients, fast_kernels, input_format, lay_out, set_process_modes
 from speed.levers import recompute_activations
 from toy_runs import run, small_config, train
@@ -150,14 +152,17 @@ def test_modes_of_the_process_are_those_of_the_options(is_on: bool) -> None:
 
 
 def test_the_profiler_writes_one_trace_of_a_few_steps_or_none(tmp_path: Path) -> None:
+    writer = TensorboardWriter(tmp_path / "events")
     for is_enabled in (False, True):
         profiler = StepProfiler(is_enabled)
         for _ in range(12):
             torch.ones(2) + 1
-            profiler.step(tmp_path)
+            profiler.step(tmp_path, writer)
         assert (tmp_path / "trace.json").exists() is is_enabled
     names = {event["name"] for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
     assert "aten::add" in names
+    writer.close()
+    assert EventAccumulator(str(tmp_path / "events")).Reload().Tags()["tensors"] == ["profile/text_summary"]
 
 
 @pytest.mark.parametrize("option", [{"trainer__compile": {"mode": "fastest"}}, {"trainer__compile": {"dynamc": True}}])

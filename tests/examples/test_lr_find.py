@@ -14,8 +14,7 @@ import train as train_script
 from example_runs import run_train, train
 from helpers import assert_equal, write_given
 from parse_config import ConfigParser
-from preflight import find_lr
-from preflight.lr_find import HIGH, LOW, NUM_STEPS
+from preflight.lr_find import HIGH, LOW, NUM_STEPS, find_lr
 from utils import ConfigError, rng_state
 
 

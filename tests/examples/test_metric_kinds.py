@@ -52,7 +52,7 @@ def run_dir(config: dict[str, Any]) -> Path:
 
 def test_a_confusion_matrix_is_an_image_of_each_validation(config: dict[str, Any], run_dir: Path) -> None:
     events = EventAccumulator(str(run_dir), size_guidance={"images": 0}).Reload()
-    assert events.Tags()["images"] == ["inputs", "confusion/valid"]
+    assert "confusion/valid" in events.Tags()["images"]
     images = events.Images("confusion/valid")
     assert [image.step for image in images] == [NUM_STEPS, 2 * NUM_STEPS]
     for epoch, image in enumerate(images, start=1):

@@ -1,0 +1,55 @@
+"""The graph of a model, for TensorBoard: traced at the start of a run, whose bits it leaves as they are."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from distributed import world_size
+from speed.levers import is_sharded
+from utils.rng import rng_state, set_rng_state
+
+logger = logging.getLogger("board")
+
+
+def add_graph(writer: SummaryWriter, model: nn.Module, inputs: Any, device: torch.device) -> None:
+    """Trace `model`, which is on `device`, with `inputs` as one argument; where that fails, only say why.
+
+    Of several processes none does: a pass of the first one alone would wait for the others.
+    """
+    if world_size() > 1 or any(map(is_sharded, model.parameters())):
+        return
+    try:
+        with _untouched(model, device), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            writer.add_graph(model, (inputs,))
+    except Exception as error:  # whatever a model may do while it is traced
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        logger.info(f"TensorBoard has no graph of this model, which cannot be traced: {reason:.200}")
+
+
+@contextmanager
+def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Let a pass of the model in eval mode leave random state, mode and buffers as they are, and print nothing."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    state = rng_state(device)
+    model.eval()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        set_rng_state(state, device)

@@ -1,0 +1,85 @@
+"""Draws what a model gave for a sample of the validation split, into TensorBoard and as PNG files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+
+from logger import figures
+from logger.canvas import png
+
+Array = NDArray[Any]
+MAX_CURVES = 10  # classes that a precision-recall curve is drawn for
+
+
+class Sample(NamedTuple):
+    """Outputs and targets of a classifier, whose targets are class indices, or of a regression."""
+
+    outputs: Array  # (N, C) float32: of a classifier logits or log-probabilities
+    targets: Array  # (N,) int64 or (N, C) float32
+    images: dict[str, tuple[Array, Array, Array]]  # by name: images (n, 1 or 3, H, W), their outputs and targets
+
+
+def draw_validation(writer: SummaryWriter | None, step: int, sample: Sample, directory: Path | None) -> None:
+    """Draw the figures of `sample` as images of `step`, and into `directory` where given. Raises OSError."""
+    outputs, targets, images = sample
+    if targets.ndim == 1:
+        known = (targets >= 0) & (targets < outputs.shape[1])  # others are ignored by the loss
+        sample = Sample(outputs[known], targets[known], images)
+    if len(sample.outputs) == 0:
+        return
+    if directory is not None:
+        directory.mkdir(exist_ok=True)
+    for name, image in _figures(sample):
+        data = png(image)
+        if writer is not None:
+            size = {"height": image.height, "width": image.width, "colorspace": len(image.getbands())}
+            value = Summary.Value(tag=f"validation/{name}", image=Summary.Image(**size, encoded_image_string=data))
+            writer._get_file_writer().add_summary(Summary(value=[value]), step)
+        if directory is not None:
+            temp = directory / f".{name}.{os.getpid()}.tmp"
+            temp.write_bytes(data)
+            os.replace(temp, directory / f"{name}.png")
+    if writer is not None and targets.ndim == 1 and outputs.shape[1] <= MAX_CURVES:
+        probabilities = softmax(sample.outputs)
+        for index in range(outputs.shape[1]):
+            writer.add_pr_curve(f"precision_recall/{index}", sample.targets == index, probabilities[:, index], step)
+
+
+def _figures(sample: Sample) -> Iterator[tuple[str, Image.Image]]:
+    """Yield the figures by name."""
+    outputs, targets, images = sample
+    is_classifier = targets.ndim == 1
+    if not is_classifier:
+        yield "predicted_vs_true", figures.predicted_against_true(outputs, targets)
+        yield "residuals", figures.residuals(outputs, targets)
+    elif outputs.shape[1] <= figures.MAX_CLASSES:
+        counts = figures.confusion(outputs.argmax(axis=1), targets, outputs.shape[1])
+        yield "confusion_matrix", figures.confusion_matrix(counts)
+        yield "per_class", figures.class_bars(counts)
+    for name, (pixels, given, true) in images.items():
+        captions = _class_captions(given, true) if is_classifier else _value_captions(given, true)
+        yield name, figures.sample_grid(pixels, captions)
+
+
+def _class_captions(outputs: Array, targets: Array) -> list[str]:
+    rows = zip(targets, outputs.argmax(axis=1), softmax(outputs).max(axis=1))
+    return [f"true {true}\npredicted {predicted} ({share:.0%})" for true, predicted, share in rows]
+
+
+def _value_captions(outputs: Array, targets: Array) -> list[str]:
+    return [f"true {true:.3g}\npredicted {predicted:.3g}" for true, predicted in zip(targets[:, 0], outputs[:, 0])]
+
+
+def softmax(scores: Array) -> Array:
+    """Return the probabilities, (N, C) in [0, 1], of logits or log-probabilities."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

@@ -1,0 +1,69 @@
+"""The page of a sweep: what was tried, how good each point was, which keys mattered; one file, without network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import history
+from history.page import Html, section
+from sweeps.results import table
+from sweeps.space import Parameter
+from utils.errors import ConfigError, writing_to
+from utils.files import write_atomic
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+REPORT_FILE = "report.html"
+STYLE = Path(history.__file__).with_name("style.css")
+# Optuna's figures are drawn on white.
+FIGURES = ".figure { background: #fff; border-radius: 8px; overflow-x: auto; padding: .5rem; }"
+
+
+def write_report(directory: Path, study: Study, space: list[Parameter], metric: str) -> Path:
+    """Write report.html into a sweep's directory; return its path. Raises ConfigError, RunDirError."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise ConfigError("the report needs plotly: pip install 'plotly>=6,<8'") from None
+    results = Html('<pre role="group" tabindex="0" aria-label="Trials">{}</pre>').format(table(study, space, metric))
+    parts = [section("Trials", results)]
+    for title, figure in _figures(study, metric):
+        drawn = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+        frame = Html('<div class="figure" role="group" tabindex="0" aria-label="{}">{}</div>').format(
+            title, Html(drawn)
+        )
+        parts.append(section(title, frame))
+    title = f"Sweep {directory.name}"
+    page = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        Html("<title>{}</title>").format(title),
+        f"<style>\n{STYLE.read_text('utf-8')}{FIGURES}\n</style>",
+        f"<script>{get_plotlyjs() if len(parts) > 1 else ''}</script>\n</head>\n<body>\n<main>",
+        Html("<h1>{}</h1>").format(title),
+        *parts,
+        "</main>\n</body>\n</html>\n",
+    ]
+    with writing_to(directory):
+        write_atomic(directory / REPORT_FILE, "\n".join(page).encode())
+    return directory / REPORT_FILE
+
+
+def _figures(study: Study, metric: str) -> list[tuple[str, Any]]:
+    """Return what Optuna draws of the trials, by title; without those that too few trials cannot give."""
+    from optuna import visualization
+    from optuna.trial import TrialState
+
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not done:
+        return []
+    figures = [
+        ("Best so far", visualization.plot_optimization_history(study, target_name=metric)),
+        ("All keys of each trial", visualization.plot_parallel_coordinate(study, target_name=metric)),
+        ("Each key by itself", visualization.plot_slice(study, target_name=metric)),
+    ]
+    if len({trial.value for trial in done}) > 1:
+        figures.append(("Which keys matter", visualization.plot_param_importances(study, target_name=metric)))
+    return figures

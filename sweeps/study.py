@@ -1,0 +1,179 @@
+"""The trials of a sweep, in a journal that several processes share; which one trains which, whatever is killed."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.space import Parameter
+from utils.errors import ConfigError
+from utils.file_lock import LockHeldError, file_lock
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+SAMPLERS, PRUNERS = ("tpe", "random", "grid"), ("none", "median", "hyperband")
+MAX_GRID = 1_000_000
+FILES = ".sweep"  # in the sweep's directory: locks, and what each run was given and printed
+
+
+def import_optuna() -> Any:
+    """Return the library, quiet. Raises ConfigError where it is not installed."""
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("sweeps need Optuna: pip install 'optuna>=5,<6'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+class JournalLock:
+    """The lock of the journal, which the system releases when its process dies; Optuna's own then blocks for 30 s.
+
+    Also cuts off the half line that a process killed in the middle of a write has left.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._stack = ExitStack()
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        lock = self._journal.with_name(FILES) / "journal.lock"
+        self._stack.enter_context(file_lock(lock, on_wait=lambda: None))
+        with open(self._journal, "rb+") as file:
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._stack.close()
+
+
+def open_study(directory: Path, direction: str) -> Study:
+    """Return the study in the journal of a sweep's directory; a new one where there is none.
+
+    `direction` is minimize or maximize. Several processes may open it at once.
+    """
+    optuna = import_optuna()
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    journal = directory / "journal.log"
+    (directory / FILES).mkdir(parents=True, exist_ok=True)
+    journal.touch()
+    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))  # type: ignore[arg-type]
+    with file_lock(directory / FILES / "sweep.lock", on_wait=lambda: None):
+        return optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
+
+
+def make_pruner(name: str, num_reports: int) -> Any:
+    """Return the pruner that `name` of PRUNERS means; a whole trial reports `num_reports` values."""
+    pruners = import_optuna().pruners
+    if name == "hyperband":
+        return pruners.HyperbandPruner(min_resource=1, max_resource=num_reports)
+    return pruners.MedianPruner() if name == "median" else pruners.NopPruner()
+
+
+class Points:
+    """Where the trials of a sweep are: their number, and how each is drawn."""
+
+    def __init__(self, space: Sequence[Parameter], sampler: str, seed: int, num_trials: int | None) -> None:
+        """`num_trials` are those of the whole sweep; None, for a grid alone, means every point. Raises ConfigError."""
+        if num_trials is None and sampler != "grid":
+            raise ConfigError("-n: missing; give the number of trials of the whole sweep")
+        self._sampler, self._seed = sampler, seed
+        self.grid = self._shuffled_grid(space) if sampler == "grid" else []
+        self.num_trials: int = min(num_trials or MAX_GRID, len(self.grid) or MAX_GRID)
+
+    def sampler(self, number: int) -> BaseSampler:
+        """Return the sampler of one trial, with a seed of its own: processes that share a sweep draw different points.
+
+        By TPE: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization".
+        """
+        seed, samplers = random.Random(f"{self._seed}/{number}").getrandbits(32), import_optuna().samplers
+        return samplers.TPESampler(seed=seed) if self._sampler == "tpe" else samplers.RandomSampler(seed=seed)
+
+    def _shuffled_grid(self, space: Sequence[Parameter]) -> list[dict[str, Any]]:
+        """Return all points, shuffled, so that the first few of a large grid are everywhere in it."""
+        values = [parameter.grid() for parameter in space]
+        if (size := math.prod(map(len, values))) > MAX_GRID:
+            raise ConfigError(f"--sampler grid: {size:,} points; give fewer values, or sample at random")
+        points = [dict(zip((parameter.path for parameter in space), point)) for point in product(*values)]
+        random.Random(self._seed).shuffle(points)
+        return points
+
+
+class Trials:
+    """Hands out the trials of a sweep: each to one process, until it has a result.
+
+    A process that has a trial holds a lock. Where it is killed, the system releases the lock while the journal says
+    that the trial is running: then the next process that asks gets the same trial.
+    """
+
+    def __init__(self, study: Study, directory: Path, space: Sequence[Parameter], points: Points) -> None:
+        """`directory` is the sweep's."""
+        self.study, self.directory, self.space, self.points = study, directory, space, points
+
+    @contextmanager
+    def next(self) -> Iterator[Trial | None]:
+        """Yield a trial, held by this process inside the context; None where all are done or others have them."""
+        with ExitStack() as held:
+            with file_lock(self._lock("sweep"), on_wait=lambda: None):
+                trial = self._abandoned(held) or self._new(held)
+            yield trial
+
+    def are_done(self) -> bool:
+        """Whether every trial has a result."""
+        trials = self.trials()
+        return len(trials) >= self.points.num_trials and all(trial.state.is_finished() for trial in trials)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials, from the journal as it is now."""
+        return self.study.get_trials(deepcopy=False)
+
+    def _abandoned(self, held: ExitStack) -> Trial | None:
+        optuna = import_optuna()
+        running = optuna.trial.TrialState.RUNNING
+        for trial in (trial for trial in self.trials() if trial.state == running):
+            try:
+                with ExitStack() as stack:
+                    stack.enter_context(file_lock(self._lock(f"{trial.number:03d}"), f"pid {os.getpid()}\n"))
+                    if self.trials()[trial.number].state == running:  # not finished just now
+                        held.push(stack.pop_all())
+                        self.study.sampler = self.points.sampler(trial.number)
+                        return self._drawn(optuna.Trial(self.study, trial._trial_id))
+            except LockHeldError:
+                continue
+        return None
+
+    def _new(self, held: ExitStack) -> Trial | None:
+        trials = self.trials()
+        waiting = any(trial.state.name == "WAITING" for trial in trials)  # whoever drew it was killed just then
+        if len(trials) >= self.points.num_trials and not waiting:
+            return None
+        number = next((trial.number for trial in trials if trial.state.name == "WAITING"), len(trials))
+        held.enter_context(file_lock(self._lock(f"{number:03d}"), f"pid {os.getpid()}\n"))
+        if self.points.grid and not waiting:
+            self.study.enqueue_trial(self.points.grid[number])
+        self.study.sampler = self.points.sampler(number)
+        return self._drawn(self.study.ask())
+
+    def _drawn(self, trial: Trial) -> Trial:
+        """Return the trial with all its values drawn: the next ones are drawn with these in view."""
+        for parameter in self.space:
+            parameter.suggest(trial)
+        return trial
+
+    def _lock(self, name: str) -> Path:
+        return self.directory / FILES / f"{name}.lock"

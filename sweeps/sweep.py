@@ -1,0 +1,105 @@
+"""A sweep as one process takes part in it: a trial after the other, until all have a result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from parse_config import ConfigParser
+from sweeps.results import ERROR, SEED_VALUES, best_trial, check_same_sweep, mean, table, values_of, write_best
+from sweeps.space import check_space, read_space, text_of
+from sweeps.study import FILES, Points, Trials, import_optuna, make_pruner, open_study
+from sweeps.trial import Plan, TrialFailed, TrialPruned, run_trial
+from utils.errors import ConfigError, writing_to
+from utils.file_lock import file_lock
+from utils.files import read_json, write_json
+
+SWEEP_FILE = "sweep.json"
+LOOK_EVERY_S = 1.0  # whether another process has left a trial
+
+
+class Sweep:
+    """A sweep that this process takes part in."""
+
+    def __init__(self, script: Path, config: ConfigParser, cli: argparse.Namespace, **how: Any) -> None:
+        """Check everything, and open the sweep's directory. Raises ConfigError, RunDirError.
+
+        `script` is train.py; `cli` has what the command line of sweep.py says.
+        """
+        import_optuna()
+        where = Path(cli.space)
+        space = read_space(where)
+        self.spec = config["trainer"]["monitor"]
+        if self.spec == "off":
+            raise ConfigError('trainer.monitor: is off; a sweep needs "min NAME" or "max NAME", such as "min val_loss"')
+        check_space(space, config.config, config.slots, where)
+        points = Points(space, cli.sampler, config["seed"], cli.num_trials or (1 if cli.report else None))
+        self.given = config.config  # as best.json has it
+        name = f"{config['name']}-{cli.sweep_name or where.stem}"
+        own = ConfigParser(json.loads(json.dumps(self.given)), modification={"name": name}, slots=config.slots)
+        seeds = [config["seed"] + i for i in range(cli.seeds)]
+        self.plan = Plan(script, own.save_dir.parent, own.config, space, seeds, config.slots, **how)
+        self.directory = self.plan.directory
+        if cli.report and not self.directory.is_dir():
+            raise ConfigError(f"{self.directory}: there is no such sweep to report on")
+        if not cli.report:
+            self._remember()
+        mode, _, self.metric = self.spec.partition(" ")
+        self.study = open_study(self.directory, "maximize" if mode == "max" else "minimize")
+        self.study.pruner = make_pruner(cli.pruner, cli.seeds * config["trainer"]["epochs"])
+        self.trials = Trials(self.study, self.directory, space, points)
+
+    def run(self) -> None:
+        """Train trials until all of the sweep have a result, those of other processes too."""
+        print(f"sweep {self.directory}: {self.trials.points.num_trials} trials, to {self.spec}", flush=True)
+        while not self.trials.are_done():
+            with self.trials.next() as trial:
+                if trial is not None:
+                    self._run_one(trial)
+            if trial is None and not self.trials.are_done():
+                time.sleep(LOOK_EVERY_S)
+        self._write_best()
+        print(table(self.study, self.plan.space, self.metric))
+
+    def _run_one(self, trial: Any) -> None:
+        state = import_optuna().trial.TrialState
+        print(f"trial {trial.number}: {text_of(self.plan.values_of(trial))}", flush=True)
+        try:
+            values = run_trial(self.plan, trial)
+        except TrialPruned:
+            self.study.tell(trial.number, state=state.PRUNED)
+            print(f"trial {trial.number}: pruned", flush=True)
+        except TrialFailed as error:
+            trial.set_user_attr(ERROR, str(error))
+            self.study.tell(trial.number, state=state.FAIL)
+            print(f"trial {trial.number}: failed: {error}", flush=True)
+        else:
+            trial.set_user_attr(SEED_VALUES, values)
+            self.study.tell(trial.number, mean(values))
+            best = best_trial(self.study)
+            so_far = f"; best so far {best.value:.6g}, trial {best.number}" if best else ""
+            print(f"trial {trial.number}: {self.metric} {mean(values):.6g}{so_far}", flush=True)
+            self._write_best()
+
+    def _write_best(self) -> None:
+        with file_lock(self.directory / FILES / "sweep.lock", on_wait=lambda: None), writing_to(self.directory):
+            if best := best_trial(self.study):
+                values = values_of(best, self.plan.space)
+                config = self.plan.config_of(values, name=self.given["name"])
+                write_best(self.directory, config, best, self.metric, list(self.plan.seeds))
+
+    def _remember(self) -> None:
+        """Write what the sweep is into its directory, or compare with what is there: all its trials are alike."""
+        config = {key: value for key, value in self.given.items() if key not in ("device", "n_gpu")}
+        space = [vars(parameter) | {"choices": list(parameter.choices)} for parameter in self.plan.space]
+        now = json.loads(json.dumps({"config": config, "space": space, "seeds": list(self.plan.seeds)}))
+        with writing_to(self.directory):
+            (self.directory / FILES).mkdir(parents=True, exist_ok=True)
+            with file_lock(self.directory / FILES / "sweep.lock", on_wait=lambda: None):
+                if (self.directory / SWEEP_FILE).exists():
+                    check_same_sweep(read_json(self.directory / SWEEP_FILE), now, self.directory)
+                else:
+                    write_json(now, self.directory / SWEEP_FILE)

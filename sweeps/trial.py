@@ -1,0 +1,221 @@
+"""One trial of a sweep: an ordinary run for each seed, in a process of its own, watched, stopped, resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from base.monitor import Monitor
+from checkpoint.file import checkpoint_files
+from checkpoint.run_lock import is_held
+from checkpoint.run_status import STATUS_FILE, read_status
+from parse_config import ConfigParser
+from parse_config.schema import Slots
+from sweeps.space import Parameter
+from sweeps.study import FILES
+from utils.errors import CheckpointError, ConfigError, RunDirError, reading
+from utils.files import write_json
+from utils.signals import EXIT_CODES
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+CHILD = Path(__file__).with_name("child.py")
+LOOK_EVERY_S, GRACE_S, MAX_RESTARTS = 0.2, 120, 5
+
+
+class Process(Protocol):
+    """What trains a run: subprocess.Popen, as far as it is used."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative where a signal killed it; None while it runs."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+
+class TrialPruned(Exception):
+    """The trial is worse than others were at its age."""
+
+
+class TrialFailed(Exception):
+    """A run of the trial failed; the text says why."""
+
+
+def start_process(script: Path, args: Sequence[str], output: Path) -> Process:
+    """Start `script`, which ends when this process does. What it prints is appended to `output`."""
+    command = [sys.executable, str(CHILD), str(script), *args]
+    with open(output, "ab") as file:
+        # In a session of its own, so that Ctrl-C comes here alone.
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for all trials of a sweep."""
+
+    script: Path  # train.py
+    directory: Path  # of the sweep: the runs are in it
+    config: dict[str, Any]  # whole and checked, with the name and save_dir that make `directory`
+    space: list[Parameter]
+    seeds: Sequence[int]
+    slots: Slots
+    start: Callable[[Path, Sequence[str], Path], Process] = start_process
+
+    @property
+    def device_args(self) -> list[str]:
+        """What gives a run this process's device, whichever it had before it was interrupted."""
+        return ["--set", f"device={self.config['device']}", "--set", f"n_gpu={self.config['n_gpu']}"]
+
+    def run_dir(self, number: int, seed: int) -> Path:
+        """Return the run directory of a trial with a seed."""
+        return self.directory / f"{number:03d}-seed{seed}"
+
+    def config_of(self, values: dict[str, Any], **others: Any) -> dict[str, Any]:
+        """Return the whole config with `values` by their paths, and `others` at the top. Raises ConfigError."""
+        parser = ConfigParser({**json.loads(json.dumps(self.config)), **others}, modification=values, slots=self.slots)
+        return parser.config
+
+    def values_of(self, trial: Trial) -> dict[str, Any]:
+        """Return the values of the trial by the paths of their keys."""
+        return {parameter.path: parameter.suggest(trial) for parameter in self.space}
+
+
+def run_trial(plan: Plan, trial: Trial) -> list[float]:
+    """Train the trial with each seed, or go on where it was interrupted; return the best monitored value of each.
+
+    Raises TrialPruned, TrialFailed.
+    """
+    values = []
+    for index, seed in enumerate(plan.seeds):
+        run_dir = plan.run_dir(trial.number, seed)
+        try:
+            config = plan.config_of(plan.values_of(trial), seed=seed)
+        except ConfigError as error:
+            raise TrialFailed(str(error)) from None
+        values.append(_trained(plan, trial, run_dir, config, first_step=index * config["trainer"]["epochs"]))
+    return values
+
+
+def best_value(run_dir: Path, spec: str) -> float:
+    """Return the best finite value that `spec`, as in trainer.monitor, had in a run. Raises TrialFailed."""
+    monitor = Monitor(spec, None)
+    for epoch, value in epoch_values(run_dir, monitor.metric):
+        monitor.update(epoch, {monitor.metric: value})
+    if not math.isfinite(monitor.best):
+        raise TrialFailed(f"{run_dir.name}: {monitor.metric} was never finite")
+    return monitor.best
+
+
+def epoch_values(run_dir: Path, metric: str) -> list[tuple[int, float]]:
+    """Return epoch and value of a metric for all epochs of a run so far in which it was finite."""
+    try:
+        lines = (run_dir / "metrics.jsonl").read_bytes().split(b"\n")[:-1]  # a line that is being written has no end
+    except FileNotFoundError:
+        return []
+    with reading(run_dir, RunDirError):
+        records = [record for record in map(json.loads, lines) if record["kind"] == "epoch"]
+    return [(record["epoch"], record[metric]) for record in records if record.get(metric) is not None]  # None: NaN
+
+
+def _trained(plan: Plan, trial: Trial, run_dir: Path, config: dict[str, Any], first_step: int) -> float:
+    given = plan.directory / FILES / f"{run_dir.name}.json"
+    output = given.with_suffix(".out")
+    spec = config["trainer"]["monitor"]
+    for attempt in count():
+        _wait_until_free(run_dir)
+        status = read_status(run_dir).get("status") if run_dir.is_dir() else None
+        if status in ("completed", "early_stopped"):
+            for _ in _reported(trial, run_dir, spec, first_step):
+                pass
+            return best_value(run_dir, spec)
+        if status == "pruned":
+            raise TrialPruned
+        if attempt > MAX_RESTARTS:
+            raise TrialFailed(
+                f"{run_dir.name}: ended {attempt} times; {_last_lines(output) or 'killed as memory ran out?'}"
+            )
+        is_resumed = run_dir.is_dir() and bool(checkpoint_files(run_dir))
+        if not is_resumed:
+            _move_away(run_dir)
+            write_json(config, given)
+        args = ["-r", str(run_dir)] if is_resumed else ["-c", str(given), "--run-id", run_dir.name]
+        output.write_bytes(b"")
+        code = _watched(plan.start(plan.script, [*args, *plan.device_args], output), trial, run_dir, spec, first_step)
+        if code == CheckpointError.exit_code and is_resumed:  # such as on another machine, where it is not exact
+            _move_away(run_dir)
+        elif code > 0 and code not in (*EXIT_CODES.values(), RunDirError.exit_code):  # the last: it is in use just now
+            raise TrialFailed(f"{run_dir.name}: {_last_lines(output) or f'exit code {code}'}")
+    raise AssertionError
+
+
+def _watched(process: Process, trial: Trial, run_dir: Path, spec: str, first_step: int) -> int:
+    """Report each epoch until the run ends; return its exit code. Raises TrialPruned once it has been stopped."""
+    try:
+        while process.poll() is None:
+            for _ in _reported(trial, run_dir, spec, first_step):
+                if trial.should_prune():
+                    _stop(process)
+                    if read_status(run_dir).get("status") == "preempted":  # and not completed just then
+                        write_json({**read_status(run_dir), "status": "pruned"}, run_dir / STATUS_FILE)
+                        raise TrialPruned
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        _stop(process)
+    code = process.poll()
+    assert code is not None
+    return code
+
+
+def _reported(trial: Trial, run_dir: Path, spec: str, first_step: int) -> Iterator[int]:
+    """Report the epochs of a run that are not yet reported to the study; yield each step."""
+    known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    for epoch, value in epoch_values(run_dir, spec.partition(" ")[2]):
+        if first_step + epoch not in known:
+            trial.report(value, first_step + epoch)
+            yield first_step + epoch
+
+
+def _stop(process: Process) -> None:
+    """End the process, which saves its run first; nothing where it has ended."""
+    if process.poll() is None:
+        process.terminate()
+        end = time.monotonic() + GRACE_S
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.kill()
+            while process.poll() is None:
+                time.sleep(0.05)
+
+
+def _wait_until_free(run_dir: Path) -> None:
+    """Wait for a run whose sweep was killed: it notices, saves and ends."""
+    while run_dir.is_dir() and is_held(run_dir):
+        time.sleep(LOOK_EVERY_S)
+
+
+def _move_away(run_dir: Path) -> None:
+    """Put a run that cannot go on among the sweep's own files, so that another one begins."""
+    if run_dir.is_dir():
+        old = run_dir.parent / FILES / f"{run_dir.name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        run_dir.rename(old)
+
+
+def _last_lines(output: Path) -> str:
+    """Return the end of what a run that failed printed: its message."""
+    lines = [line for line in output.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return lines[-1][-500:] if lines else ""
