@@ -5,7 +5,7 @@ ARGS ?=
 BIN = .venv/bin
 BENCH_BIN = .venv-bench/bin
 
-.PHONY: train test soak tensorboard lint format docs bench clean
+.PHONY: train test soak tensorboard lint format docs bench clean clean-cache
 
 train: .venv/.installed
 	$(BIN)/python train.py -c $(CONFIG) $(ARGS)
@@ -36,6 +36,10 @@ docs: .venv/.installed
 # Measures this project beside others and writes BENCHMARKS.md. The others stay out of .venv, which start-up is measured in.
 bench: .venv/.installed .venv-bench/.installed
 	$(BENCH_BIN)/python benchmarks/run.py --python $(BIN)/python $(ARGS)
+
+# Tables that were converted; the next run of each reads its file again. Not while a run uses one.
+clean-cache:
+	rm -rf saved/.cache
 
 clean:
 	rm -rf .venv .venv-bench .pytest_cache .ruff_cache .mypy_cache

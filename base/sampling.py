@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from base.share import WHOLE, Share
-from utils.rng import cpu_rng_kept, mix_seed, seed_cpu
+from utils.rng import cpu_rng_kept, mix_seed, permutation, seed_cpu
 
 T = TypeVar("T")
+LOOKUP_SAMPLES = 1 << 20
 WINDOW_BLOCKS = 256  # so many blocks are shuffled together, unless the dataset says otherwise
 
 
@@ -84,13 +85,14 @@ class EpochBatchSampler(Sampler[Any]):
         if self.shuffle and self.block_size is not None:
             yield from self._block_batches(self._blocks(self.block_size), seed, epoch, first_batch)
             return
-        indices = self.indices
+        order = self.indices
         if self.shuffle:
-            generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
-            indices = indices[torch.randperm(len(indices), generator=generator)]
-        indices = indices.to(self.device)  # once an epoch, rather than a copy for each batch
-        for start in range(first_batch * self.batch_size, len(indices), self.batch_size):
-            yield indices[start : start + self.batch_size]
+            order = permutation(len(self.indices), torch.Generator().manual_seed(mix_seed(seed, epoch)))
+        many = max(1, LOOKUP_SAMPLES // self.batch_size) * self.batch_size
+        for part in order[first_batch * self.batch_size :].split(many):  # not a copy for each batch, nor of all indices
+            indices = (self.indices[part] if self.shuffle else part).to(self.device)
+            for start in range(0, len(indices), self.batch_size):
+                yield indices[start : start + self.batch_size]
 
     def _blocks(self, block_size: int | Tensor) -> Sequence[Tensor]:
         if isinstance(block_size, int):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from utils import ConfigError
+from utils.rng import permutation
 
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 WHERE = "data_loader.args"
@@ -59,7 +60,7 @@ def split_indices(
         samples = torch.arange(num_samples) if indices is None else indices
         return samples, samples[:0]
     is_held_out = np.zeros(num_samples, dtype=bool)  # for very many samples this takes less than to sort them
-    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
+    order = permutation(num_samples, torch.Generator().manual_seed(seed))
     is_held_out[order[:size].numpy()] = True
     del order
     kept, held = (

@@ -26,6 +26,7 @@ FORMAT = 2  # of the cached file; a new number makes old files invalid
 NUM_SAMPLES = 64
 SAMPLE_BYTES = 16 << 10
 KEY_LENGTH = 24
+WRITE_BYTES = 64 << 10  # Linux keeps a file in pieces of the size that it was written in, and maps whole ones for a row
 
 logger = logging.getLogger("data")
 
@@ -86,7 +87,9 @@ def write_table(cache_dir: Path, key: str, blocks: Iterable[Rows], num_columns: 
         with open(temp, "wb") as file:
             _write_header(file, (0, num_columns))
             for rows in blocks:
-                file.write(rows.data)
+                values = rows.data.cast("B")
+                for at in range(0, len(values), WRITE_BYTES):
+                    file.write(values[at : at + WRITE_BYTES])
                 num_rows, checksum = num_rows + len(rows), zlib.crc32(rows.data, checksum)
             file.seek(0)
             _write_header(file, (num_rows, num_columns))

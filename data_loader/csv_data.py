@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, MappedBatches, NewInputs, TensorBatches, split_indices
+from base import BaseDataLoader, BatchDataset, MappedBatches, NewInputs, TensorBatches
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
 from data_loader.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
 from data_loader.new_rows import CsvFormat, NewRows
 from data_loader.number_encoder import NumberEncoder
+from data_loader.table_splits import split_of
 from utils import ConfigError, DataError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 
@@ -64,12 +65,12 @@ class CsvDataLoader(BaseDataLoader):
         if not self.features or len({*self.features, target}) != len(self.features) + 1:
             raise ConfigError(f"data_loader.args.features: {self.features}; name different columns, not the target")
         dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training, cache)
-        kept, held_out = split_indices(len(dataset), test_split, "data_loader.args.test_split")
-        if not training and len(held_out) == 0:
+        if not training and test_split == 0:
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
-        share = validation_split if training else 0
-        split: dict[str, Any] = {"indices": kept, "fold": fold} if training else {"indices": held_out}
-        super().__init__(dataset, batch_size, shuffle and training, share, num_workers, **split)
+        split = (validation_split, fold) if training else (0, None)
+        indices = split_of(len(dataset), test_split, training)
+        loaded = (dataset, batch_size, shuffle and training, split[0], num_workers)
+        super().__init__(*loaded, indices=indices, fold=split[1])
 
     def facts(self) -> dict[str, Any]:
         """Return the names of the features in their order, by which new rows are read."""

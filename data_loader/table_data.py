@@ -77,10 +77,10 @@ class TableDataLoader(BaseDataLoader):
         with _opened(path, delimiter, encoding, names, header, cache_dir, columns == "auto") as source:
             chosen = choose_columns(source, target, columns, missing, missing_values, split_by, split_time)
             request = TableRequest(source, chosen, missing_values, test_split, validation_split, table, fold)
-            self.table = opened = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
-        super().__init__(opened.dataset, batch_size, shuffle and training, 0, num_workers, **opened.split(training))
-        self.num_classes = len(self.table.class_names) or None
-        self.resolved_args["columns"] = chosen.resolved()
+            self.table = rows = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
+        how = {"num_workers": num_workers, **rows.split(training)}
+        super().__init__(rows.dataset, batch_size, shuffle and training, **how)
+        self.num_classes, self.resolved_args["columns"] = len(rows.class_names) or None, chosen.resolved()
 
     def facts(self) -> dict[str, Any]:
         """Return `table`, which a RowEncoder and a TableEncoder are built from; of classes, their number and names."""

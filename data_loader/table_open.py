@@ -22,7 +22,7 @@ from data_loader.row_encoder import RowEncoder
 from data_loader.table_columns import Column
 from data_loader.table_fit import fit_columns, fit_target, recode
 from data_loader.table_request import TableRequest
-from data_loader.table_splits import Splits, split_rows
+from data_loader.table_splits import Splits, split_of
 from utils import DataError
 
 MAX_LABELS_SHOWN = 200  # characters
@@ -35,7 +35,8 @@ class OpenTable:
     """A table that is ready to train on: `columns` and `targets` are fitted."""
 
     dataset: BatchDataset
-    splits: Splits
+    drawn: tuple[float | int, float | int] | None  # shares for test and validation, where the splits are by chance
+    splits: Splits | None  # elsewhere
     columns: list[Column]
     targets: list[Column]
     missing_values: list[str] = field(default_factory=list)
@@ -47,10 +48,13 @@ class OpenTable:
 
     def split(self, training: bool) -> dict[str, Any]:
         """Return the arguments of a BaseDataLoader of the training split and what is held out, or of the test split."""
-        train, valid, test = self.splits
-        if not training:
-            return {"indices": test}
-        return {"indices": train, "valid_indices": valid if len(valid) else None}
+        if self.splits is not None:
+            train, valid, test = self.splits
+            held_out = valid if training and len(valid) else None
+            return {"validation_split": 0, "indices": train if training else test, "valid_indices": held_out}
+        assert self.drawn is not None
+        indices = split_of(len(self.dataset), self.drawn[0], training)
+        return {"validation_split": self.drawn[1] if training else 0, "indices": indices}
 
     def as_fact(self) -> dict[str, Any]:
         """Return plain data, which a checkpoint holds (see RowEncoder.from_facts)."""
@@ -163,15 +167,22 @@ def _opened(request: TableRequest, dataset: BatchDataset, path: Path) -> OpenTab
     """Return a table that was kept at `path`."""
     notes = read_notes(path)
     columns = [Column(**column) for column in notes["columns"]]
-    if notes["splits"] is None:
-        splits = split_rows(len(dataset), request.test_split, request.validation_split)
-    else:
+    splits = None
+    if notes["splits"] is not None:
         which = np.frombuffer(zlib.decompress(b64decode(notes["splits"])), np.uint8)
         splits = Splits(*(torch.from_numpy(np.flatnonzero(which == number)) for number in range(3)))
     return _as_open(request, dataset, splits, columns)
 
 
-def _as_open(request: TableRequest, dataset: BatchDataset, splits: Splits, columns: list[Column]) -> OpenTable:
+def _as_open(request: TableRequest, dataset: BatchDataset, splits: Splits | None, columns: list[Column]) -> OpenTable:
     num_features = len(columns) - request.num_targets
     missing_values = request.missing_values if request.fitted is None else request.fitted["missing_values"]
-    return OpenTable(dataset, splits, columns[:num_features], columns[num_features:], missing_values)
+    drawn = (request.test_split, request.validation_split) if request.is_drawn else None
+    return OpenTable(
+        dataset,
+        drawn,
+        None if request.is_drawn else splits,
+        columns[:num_features],
+        columns[num_features:],
+        missing_values,
+    )

@@ -92,6 +92,12 @@ def mix_seed(*parts: int) -> int:
     return state >> 1
 
 
+def permutation(num_samples: int, generator: torch.Generator) -> Tensor:
+    """Return what torch.randperm does, in half the memory where that is enough."""
+    kind = torch.int32 if num_samples < 2**31 else torch.int64
+    return torch.randperm(num_samples, generator=generator, dtype=kind)
+
+
 def sample_uniforms(seed: int, epoch: int, indices: Tensor, num_draws: int) -> Tensor:
     """Return uniform numbers that depend on (seed, epoch, sample index) and on nothing else.
 

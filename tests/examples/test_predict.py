@@ -75,10 +75,10 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(run: Path) -> tuple[Tensor, Tensor]:
     """Return what test.py computes: the inputs and the outputs of the whole test split."""
-    return tested(run)
+    return outputs_in_test(run)
 
 
-def tested(run: Path) -> tuple[Tensor, Tensor]:
+def outputs_in_test(run: Path) -> tuple[Tensor, Tensor]:
     """Run test.py; return the inputs and the outputs of all its batches."""
     inputs, outputs = [], []
     run_batch = trainer.evaluation.run_batch
@@ -315,7 +315,7 @@ def test_rows_of_every_kind_are_encoded_as_in_training(
     config["data_loader"] = {"type": "TableDataLoader", "args": args | {"validation_split": 0.2, "test_split": 0.5}}
     run = train(config)
     predictor = Predictor.load(run)
-    inputs, outputs = tested(run)
+    inputs, outputs = outputs_in_test(run)
     assert torch.equal(predictor._outputs(inputs), outputs)
 
     everything = predictor.outputs(rows)
