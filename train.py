@@ -67,6 +67,11 @@ def build_trainer(config: ConfigParser) -> Trainer:
 def main(config: ConfigParser) -> None:
     """Train, or resume training, as the config says; with --check or --lr-find, only try it."""
     choose_batch_size(config, build_trainer)
+    if config.num_folds:
+        from trainer.kfold import table, train_folds  # with what an ordinary run does without
+
+        print("\n".join(table(train_folds(config, config.num_folds, build_trainer))))
+        return
     if config.is_rehearsal:
         print("\n".join(try_out(config, build_trainer)))
     else:

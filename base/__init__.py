@@ -11,6 +11,7 @@ from base.finite import FiniteWatch
 from base.loss_weight import Weight, loss_denominator, weighted
 from base.meter import StepMeter
 from base.microbatch import Microbatch, first_samples
+from base.new_inputs import Chunk, NewInputs
 from base.splits import split_indices
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "BaseModel",
     "BaseTrainer",
     "BatchDataset",
+    "Chunk",
     "Ema",
     "FiniteWatch",
     "MappedBatches",
     "Microbatch",
+    "NewInputs",
     "StepMeter",
     "TensorBatches",
     "Weight",

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -16,10 +16,11 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from base.datasets import BatchDataset, SeededSamples
 from base.microbatch import Microbatch, first_samples
+from base.new_inputs import NewInputs
 from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps
 from base.splits import WHERE, num_samples, train_and_valid
 from utils import CheckpointError, ConfigError, mix_seed
-from utils.annotations import NumWorkers
+from utils.annotations import Fold, NumWorkers
 from utils.signals import init_worker
 
 MAX_SHARE_OF_DEVICE = 0.25  # of its free memory, for data that is kept there without being asked to
@@ -40,11 +41,13 @@ class BaseDataLoader(DataLoader[Any]):
     A subclass takes `training: bool = True`: with False it holds the test split, whole and unshuffled. The values that
     open arguments, such as a `source` of "auto", resolved to it leaves in `resolved_args`, which go into the config of
     the run. It may have a method `facts() -> dict`: values such as class counts, given to the models, losses and
-    metrics that take an argument of that name, in training and in test.
+    metrics that take an argument of that name, in training and in test. Its `new_inputs` says how new inputs are read.
 
     What is held out for validation is a `validation_split` (a fraction of the samples, or a count) drawn with
-    `split_seed`; or the samples `valid_indices`, (M,) int64; or a dataset of its own, `validation_set`. Give
-    `valid_dataset`, which has the same samples as `dataset`, where `dataset` augments and validation should not.
+    `split_seed`; or fold "K/N", of which each sample is in one, with an even share of every class where the dataset
+    holds class indices in memory; or the samples `valid_indices`, (M,) int64; or a dataset of its own,
+    `validation_set`. Give `valid_dataset`, which has the same samples as `dataset`, where `dataset` augments and
+    validation should not.
     """
 
     num_classes: int | None = None
@@ -71,6 +74,7 @@ class BaseDataLoader(DataLoader[Any]):
         indices: Tensor | None = None,
         valid_indices: Tensor | None = None,
         split_seed: int = 0,
+        fold: Fold | None = None,
         sampler: Sampler[Any] | Callable[[Tensor], Sampler[Any]] | None = None,
     ) -> None:
         """Use the samples `indices`, (N,) int64, of `dataset`, by default all.
@@ -82,7 +86,8 @@ class BaseDataLoader(DataLoader[Any]):
         _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
         valid_dataset = dataset if valid_dataset is None else valid_dataset
         train_indices, valid_indices = train_and_valid(
-            dataset, valid_dataset, validation_split, indices, valid_indices, split_seed
+            *(dataset, valid_dataset, validation_split, indices, valid_indices, split_seed),
+            *(fold, dataset.held_targets() if isinstance(dataset, BatchDataset) else None),
         )
         if validation_set is not None:
             valid_dataset, valid_indices = validation_set, torch.arange(num_samples(validation_set))
@@ -94,6 +99,15 @@ class BaseDataLoader(DataLoader[Any]):
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
         DataLoader.__init__(self, **self._options(dataset, train_indices, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what turns new inputs, without targets, into the model's, exactly as training and test did.
+
+        `args` are the loader's own in the config of the trained run, `facts` what its training data said. No training
+        data is there. By default new inputs are tensors.
+        """
+        return NewInputs()
 
     @property
     def n_samples(self) -> int:

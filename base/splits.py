@@ -23,11 +23,20 @@ def train_and_valid(
     indices: Tensor | None,
     valid_indices: Tensor | None,
     split_seed: int,
+    fold: str | None = None,
+    classes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the indices of `dataset` to train on, and those of `valid_dataset` that are held out.
 
-    See BaseDataLoader for the arguments. Raises ConfigError where nothing is left to train on.
+    See BaseDataLoader for the arguments; `classes`, (N,), are of all samples of `dataset`. Raises ConfigError where
+    nothing is left to train on.
     """
+    if fold is not None:
+        if validation_split or valid_indices is not None:
+            raise ConfigError(f"{WHERE}.fold: {fold}; give no validation_split beside it")
+        samples = torch.arange(num_samples(dataset)) if indices is None else torch.as_tensor(indices)
+        is_held_out = in_fold(fold, len(samples), None if classes is None else classes[samples].numpy())
+        return samples[~is_held_out], samples[is_held_out]
     if valid_indices is not None:
         return _without(valid_indices, num_samples(valid_dataset), indices, num_samples(dataset))
     size = num_samples(dataset if indices is None else indices)
@@ -58,6 +67,34 @@ def split_indices(
         np.flatnonzero(mask) if indices is None else indices.numpy()[mask] for mask in (~is_held_out, is_held_out)
     )
     return torch.from_numpy(kept), torch.from_numpy(held)
+
+
+def in_fold(fold: str, num_samples: int, classes: np.ndarray | None = None, groups: np.ndarray | None = None) -> Tensor:
+    """Return which samples fold "K/N" holds out, (num_samples,) bool; over the N folds each sample is held out once.
+
+    Samples are dealt at random, always in the same way; those of a class, (num_samples,), evenly. All of one group,
+    (num_samples,), go to one fold, the largest groups first and to the fold with the fewest samples. Raises ConfigError
+    for fewer samples or groups than folds.
+    """
+    number, num_folds = (int(part) for part in fold.split("/"))
+    what = num_samples if groups is None else len(np.unique(groups))
+    if not 1 <= number <= num_folds or num_folds < 2 or what < num_folds:
+        kind = "samples" if groups is None else "groups"
+        raise ConfigError(f"{WHERE}.fold: {fold} of {what} {kind}; give K/N, with K up to N and N up to their number")
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
+    folds = np.empty(num_samples, np.int64)
+    if groups is None:
+        if classes is not None:
+            order = order[np.argsort(classes[order], kind="stable")]
+        folds[order] = np.arange(num_samples) % num_folds
+    else:
+        _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+        filled = np.zeros(num_folds, np.int64)
+        for at in np.lexsort((first, -sizes)):
+            chosen = int(filled.argmin())
+            folds[groups == groups[order[first[at]]]] = chosen
+            filled[chosen] += sizes[at]
+    return torch.from_numpy(folds == number - 1)
 
 
 def _without(valid_indices: Any, num_valid: int, indices: Tensor | None, num_samples: int) -> tuple[Tensor, Tensor]:

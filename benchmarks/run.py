@@ -19,6 +19,7 @@ PARTS = (
     "gpu",
     "model_size",
     "csv_scaling",
+    "predict_rows",
     "checkpoint_stall",
     "startup",
 )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches
+from base import BaseDataLoader, BatchDataset, MappedBatches, NewInputs, TensorBatches
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
 from data_loader.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
+from data_loader.new_rows import CsvFormat, NewRows
+from data_loader.number_encoder import NumberEncoder
 from data_loader.table_splits import split_of
 from utils import ConfigError, DataError
-from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers, PositiveFloat, Share
+from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 
 FLOAT32_BYTES = 4
 
@@ -44,6 +47,7 @@ class CsvDataLoader(BaseDataLoader):
         *,
         features: list[str] | None = None,
         test_split: Share = 0.0,
+        fold: Fold | None = None,
         delimiter: str = ",",
         max_memory: PositiveFloat = 4.0,
         cache: Annotated[bool, MAY_CHANGE] = True,
@@ -63,14 +67,23 @@ class CsvDataLoader(BaseDataLoader):
         dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training, cache)
         if not training and test_split == 0:
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
-        super().__init__(
-            dataset,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
-            indices=split_of(len(dataset), test_split, training),
-        )
+        split = (validation_split, fold) if training else (0, None)
+        indices = split_of(len(dataset), test_split, training)
+        loaded = (dataset, batch_size, shuffle and training, split[0], num_workers)
+        super().__init__(*loaded, indices=indices, fold=split[1])
+
+    def facts(self) -> dict[str, Any]:
+        """Return the names of the features in their order, by which new rows are read."""
+        return {"feature_names": self.features}
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what reads the features of new rows, by name, from CSV or Parquet files or from memory."""
+        delimiter = args.get("delimiter", ",")
+        names = args.get("features") or facts.get("feature_names")
+        if names is None:  # of a run that an earlier version trained
+            names = [name for name in CsvReader(Path(args["path"]), delimiter).header if name != args["target"]]
+        return NewRows(NumberEncoder(names), [args["target"]], csv=CsvFormat(delimiter))
 
 
 def _load(

@@ -121,6 +121,11 @@ class CsvReader:
         for note in self.notes:
             logger.warning(note)
 
+    def check_unchanged(self) -> None:
+        """Raise DataError where the file is another than when its header was read."""
+        if self.identity != file_identity(self.path):
+            raise DataError(f"{self.path}: was changed while it was read")
+
     def _parsed(self, columns: list[str]) -> Iterator[tuple[int, Rows, Bounds]]:
         """Yield (first byte, rows, bounds), parsed on all cores up to the first block with a quote, then on one.
 

@@ -6,8 +6,9 @@ import gzip
 import logging
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 from annotated_types import Le
 from torch import Tensor
 
-from base import AugmentedBatches, BaseDataLoader, TensorBatches, split_indices
+from base import AugmentedBatches, BaseDataLoader, NewInputs, TensorBatches, split_indices
 from data_loader.augment import Augmentation
+from data_loader.new_images import NewImages
 from utils import ConfigError, DataError, nearest
-from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, Probability, Share
+from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, Probability, Share
 from utils.files import open_regular
 
 MAX_BYTES = 1 << 30  # of an IDX file; a small gzip file may claim to hold, and hold, any number
@@ -55,6 +57,7 @@ class MnistDataLoader(BaseDataLoader):
         max_shift: Annotated[NonNegativeInt, Le(28)] = 0,
         flip: Probability = 0.0,
         erasing: Probability = 0.0,
+        fold: Fold | None = None,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
@@ -67,8 +70,7 @@ class MnistDataLoader(BaseDataLoader):
             )
         images, labels, self.source = _load(Path(data_dir), training, source)
         _check_labels(labels, self.num_classes, data_dir)
-        inputs = (images.float() / 255 - MEAN).unsqueeze(1) / STD
-        plain = TensorBatches(inputs, labels)
+        plain = TensorBatches(standardised(images), labels)
         augmentation = Augmentation(max_shift, flip, erasing)
         augmented = AugmentedBatches(plain, augmentation) if augmentation != Augmentation() else plain
         super().__init__(
@@ -78,8 +80,19 @@ class MnistDataLoader(BaseDataLoader):
             validation_split if training else 0,
             num_workers,
             valid_dataset=plain,
+            fold=fold if training else None,
         )
         self.resolved_args["source"] = self.source
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what reads images of 28x28, white on black as MNIST's, in files or in memory."""
+        return NewImages(28, 28, standardised)
+
+
+def standardised(images: Tensor) -> Tensor:
+    """(N, 28, 28) uint8 -> (N, 1, 28, 28) float32."""
+    return (images.float() / 255 - MEAN).unsqueeze(1) / STD
 
 
 def _check_labels(labels: Tensor, num_classes: int, data_dir: str) -> None:

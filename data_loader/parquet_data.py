@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from base import BaseDataLoader, BatchDataset
+from base import BaseDataLoader, BatchDataset, NewInputs
 from base.datasets import Indices
+from data_loader.new_rows import NewRows
+from data_loader.number_encoder import NumberEncoder
 from data_loader.parquet_table import ParquetTable, Shard
 from utils import ConfigError, DataError
-from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, PositiveFloat, Share
+from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, PositiveFloat, Share
 
 BLOCK_BYTES = 1 << 20  # of small row groups that are decoded together
 ORDER_BYTES = 40  # of a sample, while the sampler mixes a window
@@ -51,6 +54,7 @@ class ParquetDataLoader(BaseDataLoader):
         test_path: DataPath | None = None,
         valid_path: DataPath | None = None,
         split_seed: NonNegativeInt = 0,
+        fold: Fold | None = None,
         max_memory: PositiveFloat = 0.25,
     ) -> None:
         """Read the footers of the training data, or with `training=False` of `test_path`.
@@ -67,15 +71,17 @@ class ParquetDataLoader(BaseDataLoader):
         if training and valid_path is not None:
             valid_set = ParquetBatches(ParquetTable(valid_path, self.features, self.target), max_memory)
         super().__init__(
-            dataset,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
+            *(dataset, batch_size, shuffle and training, validation_split if training else 0, num_workers),
             validation_set=valid_set,
             split_seed=split_seed,
+            fold=fold if training else None,
         )
         self.resolved_args |= {"features": self.features, "target": self.target}  # for a test_path of another order
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what reads the features of new rows, by name, from Parquet or CSV files or from memory."""
+        return NewRows(NumberEncoder(args["features"]), [args["target"]])
 
 
 class ParquetBatches(BatchDataset):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from base import BaseDataLoader
+from base import BaseDataLoader, NewInputs
 from data_loader.csv_source import CsvSource
+from data_loader.new_rows import CsvFormat, NewRows
 from data_loader.parquet_source import ParquetSource
+from data_loader.row_encoder import RowEncoder
 from data_loader.table_choice import choose_columns
 from data_loader.table_columns import ColumnOptions, Kind, Missing
 from data_loader.table_open import open_table
 from data_loader.table_request import TableRequest
 from data_loader.table_source import TableSource
 from utils import DataError
-from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers, PositiveFloat, Share
+from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 
 PARQUET = (".parquet", "/")
 
@@ -55,6 +57,7 @@ class TableDataLoader(BaseDataLoader):
         test_split: Share = 0.0,
         split_by: str | None = None,
         split_time: str | None = None,
+        fold: Fold | None = None,
         header: bool = True,
         names: list[str] | None = None,
         delimiter: str = ",",
@@ -73,12 +76,11 @@ class TableDataLoader(BaseDataLoader):
             raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
         with _opened(path, delimiter, encoding, names, header, cache_dir, columns == "auto") as source:
             chosen = choose_columns(source, target, columns, missing, missing_values, split_by, split_time)
-            request = TableRequest(source, chosen, missing_values, test_split, validation_split, table)
-            self.table = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
-        split = self.table.split(training)
-        super().__init__(self.table.dataset, batch_size, shuffle and training, num_workers=num_workers, **split)
-        self.num_classes = len(self.table.class_names) or None
-        self.resolved_args["columns"] = chosen.resolved()
+            request = TableRequest(source, chosen, missing_values, test_split, validation_split, table, fold)
+            self.table = rows = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
+        how = {"num_workers": num_workers, **rows.split(training)}
+        super().__init__(rows.dataset, batch_size, shuffle and training, **how)
+        self.num_classes, self.resolved_args["columns"] = len(rows.class_names) or None, chosen.resolved()
 
     def facts(self) -> dict[str, Any]:
         """Return `table`, which a RowEncoder and a TableEncoder are built from; of classes, their number and names."""
@@ -86,6 +88,14 @@ class TableDataLoader(BaseDataLoader):
         if self.table.class_names:
             facts |= {"num_classes": len(self.table.class_names), "class_names": self.table.class_names}
         return facts
+
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what encodes new rows as those of the training split, from CSV or Parquet files or from memory."""
+        temp_dir = Path(args.get("cache_dir", "saved/.cache/"))
+        how = CsvFormat(args.get("delimiter", ","), args.get("encoding", "utf-8"), args.get("names"), temp_dir)
+        targets = [target["name"] for target in facts["table"]["targets"]]
+        return NewRows(RowEncoder.from_facts(facts["table"]), targets, facts.get("class_names"), how)
 
 
 @contextmanager

@@ -7,11 +7,13 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_loader.csv_cache import FORMAT, KEY_LENGTH
 from data_loader.csv_float32 import Rows
 from data_loader.row_encoder import RowEncoder
 from data_loader.table_choice import Chosen
+from data_loader.table_coders import Coder
 from data_loader.table_columns import Column
 from data_loader.table_source import TableSource
 from data_loader.table_splits import Splits, split_rows
@@ -27,17 +29,19 @@ class TableRequest:
     test_split: float | int
     validation_split: float | int
     fitted: dict[str, Any] | None = None
+    fold: str | None = None
 
     def key(self) -> str:
         """Return a name for the converted table."""
         columns = self.fitted or [self.chosen, self.missing_values, self.validation_split]
-        text = repr((FORMAT, self.source.key(), columns, self.test_split, self.chosen.group, self.chosen.time))
+        how = (columns, self.test_split, self.chosen.group, self.chosen.time, *([self.fold] if self.fold else []))
+        text = repr((FORMAT, self.source.key(), *how))
         return sha256(text.encode(errors="surrogatepass")).hexdigest()[:KEY_LENGTH]
 
     @property
     def is_drawn(self) -> bool:
         """Whether the splits are drawn by chance."""
-        return self.chosen.group is None and self.chosen.time is None
+        return self.chosen.group is None and self.chosen.time is None and self.fold is None
 
     @property
     def extra(self) -> list[Column]:
@@ -64,11 +68,19 @@ class TableRequest:
         """Return the splits of the rows of a matrix that `raw` encoded."""
         chosen, groups, times = self.chosen, None, None
         if chosen.group is not None:
-            labels = list(raw.coders[-1].codes)  # as they came, which depends on threads: by their order instead
-            position = np.argsort(np.argsort(labels))
-            groups = position[matrix[:, -1].astype(np.int64)].astype(np.int64)
+            groups = _ordered(raw.coders[-1], matrix[:, -1])
         if chosen.time is not None and chosen.time.kind == "number":
             times = matrix[:, -1].astype(np.float64)
         elif chosen.time is not None:
             times = matrix[:, -4:].astype(np.float64) @ np.array([86400.0, 3600.0, 60.0, 1.0])
-        return split_rows(len(matrix), self.test_split, self.validation_split, groups, times)
+        classes = None
+        if chosen.is_class and self.fold is not None and self.fitted is None:
+            at = sum(column.width for column in raw.columns[: len(chosen.features)])
+            classes = _ordered(raw.coders[len(chosen.features)], matrix[:, at])
+        return split_rows(len(matrix), self.test_split, self.validation_split, groups, times, self.fold, classes)
+
+
+def _ordered(coder: Coder, codes: Rows) -> NDArray[np.int64]:
+    """Return the place of each code, (N,), in the order of the labels: codes are as they came, by whichever thread."""
+    position = np.argsort(np.argsort(list(coder.codes)))
+    return position[codes.astype(np.int64)].astype(np.int64)

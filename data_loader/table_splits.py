@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from base import split_indices
+from base.splits import in_fold
 from utils import ConfigError
 
 SPLIT_SEED = 0  # as in base/splits.py: the split stays the same when the seed of a run changes
@@ -30,10 +31,13 @@ def split_rows(
     validation_split: float | int,
     groups: NDArray[np.int64] | None = None,
     times: NDArray[np.float64] | None = None,
+    fold: str | None = None,
+    classes: NDArray[np.int64] | None = None,
 ) -> Splits:
     """Return the splits: `groups`, (N,), keeps rows of one value together; `times`, (N,), holds the newest rows out.
 
-    A split is a fraction of the rows, or a count. Without either, rows are drawn as in any BaseDataLoader. Raises
+    A split is a fraction of the rows, or a count. With `fold`, validation is that fold of what the test split leaves,
+    with an even share of `classes`, (N,). Without groups and times, rows are drawn as in any BaseDataLoader. Raises
     ConfigError where nothing would be left to train on, or where a fraction holds out nothing.
     """
     rows, parts = torch.arange(num_rows), []
@@ -44,6 +48,12 @@ def split_rows(
             mask = _held_out(rows.numpy(), share, f"{WHERE}.{key}", groups, times)
             rows, held_out = rows[~mask], rows[mask]
         parts.append(held_out)
+    if fold is not None:
+        if validation_split or times is not None:
+            raise ConfigError(f"{WHERE}.fold: {fold}; give no validation_split and no split_time beside it")
+        place = rows.numpy()
+        mask = in_fold(fold, len(rows), *(None if part is None else part[place] for part in (classes, groups)))
+        rows, parts[1] = rows[~mask], rows[mask]
     return Splits(rows, parts[1], parts[0])
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from history.run import METRICS, STATUS, Broken, Run, read_run
 from history.text import HistoryError
 
+FOLDS = "kfold.json"  # of a directory with what several runs give together
+
 
 def all_runs(root: Path) -> tuple[list[Run], list[Broken]]:
     """Return the runs under `root`, the newest first, and what lies in a run's place but cannot be read as one.
@@ -78,6 +80,7 @@ def _children(directory: Path) -> list[Path]:
     """Return the directories and links in `directory` that are not hidden."""
     try:
         visible = [path for path in directory.iterdir() if not path.name.startswith(".")]
-        return sorted(path for path in visible if path.is_symlink() or path.is_dir())
+        dirs = (path for path in visible if path.is_symlink() or path.is_dir())
+        return sorted(path for path in dirs if not os.path.exists(path / FOLDS))
     except OSError as error:
         raise HistoryError(f"{directory}: cannot be read: {error.strerror or error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,7 +36,7 @@ class CustomArg(NamedTuple):
     target: str
 
 
-MAX_PROCESSES = 4096
+MAX_PROCESSES, MAX_FOLDS = 4096, 1000
 LINK = ("25GB/s", "20us")
 
 
@@ -54,6 +55,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="override name: the directory of the run under trainer.save_dir")
     parser.add_argument("--tag", help="override tag: a word to find the run by")
     parser.add_argument("--resume-latest", action="store_true", help="resume the newest run, or start one")
+    parser.add_argument("--kfold", type=int, metavar="N", help="N runs, each validated on another Nth of the data")
     parser.add_argument("--allow-inexact", action="store_true", help="resume even where it cannot be exact")
 
     instead = parser.add_argument_group("instead of training")
@@ -119,6 +121,19 @@ def as_if_of(cli: argparse.Namespace) -> AsIf | None:
     if not all(re.fullmatch("[1-9][0-9]{0,3}", text) and int(text) <= MAX_PROCESSES for text in numbers):
         raise ConfigError(f"--as-if: {asked!r}; give a number of processes from 1 to {MAX_PROCESSES}, or 2,4,8")
     return AsIf([int(text) for text in numbers], Link.parse(speed or LINK[0], latency or LINK[1]))
+
+
+def num_folds_of(cli: argparse.Namespace) -> int | None:
+    """Return what --kfold asks for. Raises ConfigError."""
+    asked: int | None = getattr(cli, "kfold", None)
+    if asked is None:
+        return None
+    others = [flag for flag in ("check", "lr_find", "resume") if getattr(cli, flag, None)]
+    if others or int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ConfigError(f"--kfold: not with {others[0].replace('_', '-') if others else 'several processes'}")
+    if not 2 <= asked <= MAX_FOLDS:
+        raise ConfigError(f"--kfold: {asked}; give 2 to {MAX_FOLDS} folds")
+    return asked
 
 
 def answer_question(cli: argparse.Namespace, parser: argparse.ArgumentParser, slots: Slots) -> None:

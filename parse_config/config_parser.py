@@ -26,6 +26,7 @@ from parse_config.command_line import (
     answer_question,
     as_if_of,
     check_flags,
+    num_folds_of,
     overrides_of,
 )
 from parse_config.config_file import check_size
@@ -57,6 +58,10 @@ class ConfigParser:
     """With --as-if: the numbers of processes to rehearse for."""
     finds_lr = False
     """With --lr-find."""
+    num_folds: int | None = None
+    """With --kfold."""
+    goes_on = False
+    """With --resume-latest."""
 
     def __init__(
         self,
@@ -130,9 +135,9 @@ class ConfigParser:
         path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "run_id": cli.run_id}
         config = cls._from_file(path, overrides_of(cli, options), slots=slots, is_rehearsal=is_rehearsal, **how)
-        config.as_if, config.finds_lr = as_if_of(cli), finds_lr
-        config.allow_inexact = getattr(cli, "allow_inexact", False)
-        if goes_on:
+        config.as_if, config.num_folds, config.goes_on = as_if_of(cli), num_folds_of(cli), goes_on
+        config.finds_lr, config.allow_inexact = finds_lr, getattr(cli, "allow_inexact", False)
+        if goes_on and not config.num_folds:
             config.go_on_with_newest()
         if getattr(cli, "print_config", False):
             print("\n".join(config.layers.describe()))

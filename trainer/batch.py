@@ -1,4 +1,4 @@
-"""What a batch is: the one place that takes it apart. Training, validation, test and `--check` all come here.
+"""What a batch is: the one place that takes it apart. Training, test, `--check` and prediction all come here.
 
 Yours to change: `unpack` for a batch that is a dict; `run_batch` for outputs that are a tuple, for a loss of other
 arguments or a masked one. Batch, outputs and targets may be any nest of tensors, strings and None.
@@ -29,10 +29,15 @@ def unpack(batch: Any) -> tuple[Any, Any]:
     return inputs, targets
 
 
+def predict_batch(model: nn.Module, inputs: Any) -> Any:
+    """Return the outputs of `model` for the inputs of a batch; predict.py, which has no targets, comes here itself."""
+    return model(inputs)
+
+
 def run_batch(model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> BatchResult:
     """Return what `model` and `criterion` make of a batch, which is on the model's device."""
     inputs, targets = unpack(batch)
-    outputs = model(inputs)
+    outputs = predict_batch(model, inputs)
     return BatchResult(criterion(outputs, targets), outputs, targets)
 
 

@@ -38,6 +38,8 @@ PositiveFloat = Annotated[float, Gt(0)]
 Probability = Annotated[float, Interval(ge=0, le=1)]
 Share = Annotated[float, Interval(ge=0, lt=1)] | NonNegativeInt
 """A fraction of the samples, or a number of them."""
+Fold = Annotated[str, pydantic.Field(pattern=r"^[1-9][0-9]{0,3}/[1-9][0-9]{0,3}$")]
+"""Of k-fold cross-validation: "2/5" is the second of five."""
 NumWorkers = Annotated[int, Interval(ge=0, le=1024), MAY_CHANGE]
 DataPath = Annotated[str, MAY_CHANGE]
 """Where data lies; a resumed run compares what is there, not its place."""

@@ -351,7 +351,7 @@ def test_two_outputs_and_an_auxiliary_loss(project: Project) -> None:
                 return self.head(hidden), hidden
         """,
     )
-    project.replace("trainer/batch.py", "outputs = model(inputs)", "outputs, hidden = model(inputs)")
+    project.replace("trainer/batch.py", "outputs = predict_batch(model, inputs)", "outputs, hidden = model(inputs)")
     project.replace(
         "trainer/batch.py",
         "return BatchResult(criterion(outputs, targets),",
@@ -393,7 +393,7 @@ def test_a_loss_over_the_samples_that_are_not_masked(project: Project) -> None:
     )
     project.replace(
         "trainer/batch.py",
-        "    outputs = model(inputs)\n",
+        "    outputs = predict_batch(model, inputs)\n",
         "    is_known = targets >= 0\n    outputs, targets = model(inputs)[is_known], targets[is_known]\n",
     )
     project.replace(
