@@ -14,9 +14,12 @@ from utils import ConfigError, exit_on_user_error
 THIS_CHECKOUT = {".git", ".venv", ".venv-bench", "saved", "data"}
 ENGINE = {
     *("base", "checkpoint", "logger", "parse_config", "preflight", "distributed"),
-    *("speed", "sweeps", "trackers", "utils", "history", "tests"),
+    *("speed", "sweeps", "deploy", "trackers", "utils", "history", "tests"),
 }
-SCAFFOLD = {"train.py", "test.py", "slots.py", "data_loader", "model", "trainer", "pyproject.toml", "new_project.py"}
+SCAFFOLD = {
+    *("train.py", "test.py", "export.py", "slots.py", "data_loader", "model", "trainer", "pyproject.toml"),
+    *("new_project.py",),
+}
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
