@@ -20,13 +20,18 @@ ROW, NAMES = 22, 170  # pixels: a bar of `ranking`, and the room for its name
 MAX_NAME = 24
 
 
-def curves(title: str, lines: Sequence[tuple[str, Array, Array]], x_name: str, y_name: str) -> Image.Image:
-    """Draw up to ten `lines`, (name, x (n,), y (n,)) with values in [0, 1], each in a colour of its own."""
+def curves(
+    title: str, lines: Sequence[tuple[str, Array, Array]], x_name: str, y_name: str, names_at: float
+) -> Image.Image:
+    """Draw up to ten `lines`, (name, x (n,), y (n,)) with values in [0, 1], each in a colour of its own.
+
+    Their names begin where x is `names_at`.
+    """
     image, draw = canvas(title)
     axes = Axes(image, (0, 1), (0, 1))
     for index, (name, x, y) in enumerate(lines):
         draw.line([axes(*point) for point in zip(x, y)], fill=COLOURS[index], width=2)
-        at = (WIDTH - RIGHT - 150, TOP + 190 + 16 * index)
+        at = axes(names_at, 0.45, 16 * index)
         draw.line((at[0], at[1], at[0] + 14, at[1]), fill=COLOURS[index], width=3)
         write(image, (at[0] + 20, at[1]), _short(name), anchor="l")
     name_axes(image, x_name, y_name)

@@ -157,8 +157,8 @@ def _of_outputs(seen: Seen) -> Iterator[tuple[str, Image.Image]]:
         precision, recall, _ = precision_recall_curve(is_class, scores)
         name = f"{index}: mean {average_precision_score(is_class, scores):.4f}"
         precision_recall.append((name, recall, precision))
-    yield "roc", curves("ROC: each class against the others", roc, "false positive rate", "true positive rate")
-    yield "precision_recall", curves("precision and recall", precision_recall, "recall", "precision")
+    yield "roc", curves("ROC: each class against the others", roc, "false positive rate", "true positive rate", 0.7)
+    yield "precision_recall", curves("precision and recall", precision_recall, "recall", "precision", 0.05)
 
 
 def _of_columns(seen: Seen, columns: Sequence[Column], importances: Array) -> Iterator[tuple[str, Image.Image]]:
