@@ -67,7 +67,7 @@ def test_a_regression(digits_dir: Path, tmp_path: Path) -> None:
         for body, message in [
             ({"features": [[1.0, 2.0]]}, "features: shape [1, 2], wanted: ['batch', 1]"),
             ({"features": 1.0}, "features: shape [], wanted: ['batch', 1]"),
-            ({"features": []}, "features: shape [0], wanted: ['batch', 1]"),
+            ({"features": []}, "inputs of [0] samples, wanted: 1 to 1024"),
             ({"features": [["a"]]}, "features: not an array of float32: these are <U1"),
             ({"features": [[1.0], [2.0, 3.0]]}, "features: not an array of float32: setting an array element"),
             ({"features": [[10**400]]}, "features: not an array of float32: "),
