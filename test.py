@@ -20,14 +20,15 @@ from logger import follow
 from parse_config import ConfigParser, CustomArg
 from slots import SLOTS
 from trainer.evaluation import evaluate
+from trainer.inspection import columns_of, write_figures
 from utils import ConfigError, MetricTracker, exit_on_user_error, prepare_device, to_device
 from utils.weights import load_weights
 
 OPTIONS = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size")]
 
 
-def main(config: ConfigParser) -> dict[str, float]:
-    """Print and return the loss and metrics of the checkpoint over the whole test split."""
+def main(config: ConfigParser, draws: bool = False) -> dict[str, float]:
+    """Print and return the loss and metrics of the checkpoint over the whole test split; draw them where asked to."""
     logger = config.get_logger("test")
     device, _ = prepare_device(config["n_gpu"], config["device"])
     path = config.resume or config.init_from
@@ -59,18 +60,25 @@ def main(config: ConfigParser) -> dict[str, float]:
         logger.info(f"{name}: {value:.6f}")
     if config.resume:  # with a config of the run, not of another
         record_test(path, checkpoint.get("epoch"), result, num_samples)
+    if draws:
+        directory = path.parent / "figures"
+        columns = columns_of(data_loader, config.facts)
+        names = write_figures(model, criterion, batches, columns, device, directory)
+        logger.info(f"{directory}: {', '.join(f'test_{name}.png' for name in names)}")
     return result
 
 
-def parse_args(argv: list[str] | None = None) -> ConfigParser:
-    """Return the config of the run that the command line names."""
+def parse_args(argv: list[str] | None = None) -> tuple[ConfigParser, bool]:
+    """Return the config of the run that the command line names, and whether to draw figures."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-r", "--resume", help="run directory (its best checkpoint) or checkpoint")
     parser.add_argument("-c", "--config", help="another config than the run's own")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
-    return ConfigParser.from_args(parser, OPTIONS, slots=SLOTS, argv=argv, prefer=BEST)
+    parser.add_argument("--figures", action="store_true", help="draw figures into the run directory too")
+    config = ConfigParser.from_args(parser, OPTIONS, slots=SLOTS, argv=argv, prefer=BEST)
+    return config, parser.parse_args(argv).figures
 
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        main(parse_args())
+        main(*parse_args())

@@ -35,7 +35,7 @@ logger = logging.getLogger("data")
 
 
 class MnistDataLoader(BaseDataLoader):
-    """Batches of images (N, 1, 28, 28) float32, standardised, and labels (N,) int64.
+    """Batches of images (N, 1, 28, 28) float32, as (pixel / 255 - 0.1307) / 0.3081, and labels (N,) int64.
 
     `source` is "mnist": the IDX files (gzip or not) in `data_dir` or `data_dir`/MNIST/raw, or else their download, or
     else DataError; "digits": scikit-learn's 1,797 digits, enlarged to 28x28, a fifth of them the test split; "auto":

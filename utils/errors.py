@@ -58,6 +58,12 @@ class OutOfMemoryError(UserError):
     exit_code = 7
 
 
+class ExportError(UserError):
+    """A model cannot be exported, or what was exported gives other outputs."""
+
+    exit_code = 9
+
+
 class WorkerDiedError(UserError):
     """A data-loading worker was killed, most likely because memory ran out, or crashed."""
 

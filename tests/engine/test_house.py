@@ -17,10 +17,10 @@ import pytest
 from helpers import ROOT
 
 LAYERS = [
-    {"train", "test", "predict", "average", "sweep", "runs", "new_project"},
+    {"train", "test", "predict", "average", "export", "sweep", "runs", "new_project"},
     {"slots"},
     {"data_loader", "model", "trainer"},
-    {"preflight", "prediction", "sweeps"},
+    {"preflight", "prediction", "deploy", "sweeps"},
     {"base"},
     {"parse_config"},
     {"checkpoint"},
@@ -32,8 +32,8 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ENGINE = {
-    *("new_project", "runs", "sweep", "sweeps", "preflight", "base", "parse_config", "checkpoint", "distributed"),
-    *("speed", "logger", "trackers", "utils", "history", "prediction"),
+    *("new_project", "runs", "sweep", "sweeps", "preflight", "prediction", "deploy", "base", "parse_config"),
+    *("checkpoint", "distributed", "speed", "logger", "trackers", "utils", "history"),
 }
 MAX_FUNCTION_LINES, MAX_SHARE_OF_A_ROOM, MAX_UTILS = 40, 0.25, 15
 README = ROOT / "README.md"

@@ -14,10 +14,10 @@ from utils import ConfigError, exit_on_user_error
 THIS_CHECKOUT = {".git", ".venv", ".venv-bench", "saved", "data"}
 ENGINE = {
     *("base", "checkpoint", "logger", "parse_config", "preflight", "distributed"),
-    *("speed", "sweeps", "trackers", "utils", "history", "prediction", "tests"),
+    *("speed", "sweeps", "trackers", "utils", "history", "prediction", "deploy", "tests"),
 }
 SCAFFOLD = {
-    *("train.py", "test.py", "predict.py", "slots.py", "data_loader", "model", "trainer"),
+    *("train.py", "test.py", "predict.py", "export.py", "slots.py", "data_loader", "model", "trainer"),
     *("pyproject.toml", "new_project.py"),
 }
 

@@ -33,4 +33,4 @@ def run_train(*args: str) -> Path:
 
 def evaluate(*args: str) -> dict[str, float]:
     """Run test.py's main in this process; return what it printed."""
-    return test_script.main(test_script.parse_args(list(args)))
+    return test_script.main(*test_script.parse_args(list(args)))

@@ -32,8 +32,8 @@ def write_table(path: Path, num_features: int, target: str) -> None:
 CASES = [pytest.param(path, id=str(path)) for path in CONFIGS]
 
 
-@pytest.mark.parametrize("path", CASES)
-def test_a_config_trains_a_step(path: Path, digits_dir: Path, tmp_path: Path) -> None:
+def train_a_step(path: Path, digits_dir: Path, tmp_path: Path) -> Path:
+    """Train a config for a step, on small data where its own is not there; return the run directory."""
     config: dict[str, Any] = json.loads((ROOT / path).read_text())
     args = config["data_loader"]["args"]
     if config["data_loader"]["type"] == "MnistDataLoader":
@@ -46,7 +46,12 @@ def test_a_config_trains_a_step(path: Path, digits_dir: Path, tmp_path: Path) ->
         write_table(tmp_path / "table.csv", config["arch"]["args"]["in_features"], args["target"])
     config["trainer"]["save_dir"] = str(tmp_path / "saved")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    run_dir = run_train("-c", str(tmp_path / "config.json"), "-d", "cpu", "--fast-dev-run")
+    return run_train("-c", str(tmp_path / "config.json"), "-d", "cpu", "--fast-dev-run")
+
+
+@pytest.mark.parametrize("path", CASES)
+def test_a_config_trains_a_step(path: Path, digits_dir: Path, tmp_path: Path) -> None:
+    run_dir = train_a_step(path, digits_dir, tmp_path)
     assert newest(run_dir)["position"] == {"epoch": 2, "step_in_epoch": 0, "global_step": 1}
     step, epoch = records_of(run_dir)
     assert (step["kind"], epoch["kind"]) == ("step", "epoch")

@@ -1,0 +1,58 @@
+"""What a model card says of a run, a model and its data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from history.run import read_run
+from history.text import HistoryError
+
+PROBABILITIES = {
+    **dict.fromkeys(("cross_entropy", "CrossEntropyLoss"), "softmax"),
+    **dict.fromkeys(("nll_loss", "NLLLoss"), "softmax"),  # of log-probabilities it is exp
+    **dict.fromkeys(("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"), "sigmoid"),
+    **dict.fromkeys(("BCELoss", "binary_cross_entropy"), "identity"),
+}
+"""What makes probabilities of outputs, by the loss that a model was trained with; with others outputs are values."""
+
+
+def about_run(checkpoint: Path) -> dict[str, Any]:
+    """Return what the directory of `checkpoint` says: the run's name, test.json, git and libraries of its last process.
+
+    What it does not say is empty.
+    """
+    about: dict[str, Any] = {"run": checkpoint.absolute().parent.name, "checkpoint": checkpoint.name}
+    try:
+        run = read_run(checkpoint.absolute().parent)
+    except HistoryError:  # a checkpoint alone
+        return about | {"test": {}, "git": {}, "libraries": {}}
+    libraries = run.processes[-1].get("libraries") if run.processes else None
+    return about | {"test": run.test, "git": run.git, "libraries": libraries or {}}
+
+
+def about_outputs(loss: Any, outputs: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> dict[str, Any]:
+    """Return what makes probabilities of the `outputs` of a model trained with `loss`, and the names of its classes.
+
+    `loss` is a section of the config. Without names, classes are numbered.
+    """
+    function = PROBABILITIES.get(loss["type"] if isinstance(loss, dict) else str(loss))
+    shape = outputs[0]["shape"]
+    if classes is None and function == "softmax" and len(shape) == 2:
+        classes = [str(i) for i in range(shape[1])]
+    return {"probabilities": function, "classes": classes if function else None}
+
+
+def about_data(data_loader: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the loader's class says of its batches, the columns of a table's features, and names of classes.
+
+    The names are the fact `class_names`, or else `classes` of the dataset, as torchvision has them.
+    """
+    classes = facts.get("class_names") or getattr(data_loader.dataset, "classes", None)
+    return {
+        "data": " ".join((inspect.getdoc(type(data_loader)) or "").partition("\n\n")[0].split()),
+        "columns": list(getattr(data_loader, "features", None) or []),
+        "classes": [str(name) for name in classes] if classes else None,
+    }

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Export a run's model, and check that it gives the same outputs: python export.py -r saved/NAME/RUN --format onnx."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import signal
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from base import BaseDataLoader
+from checkpoint.file import BEST, load_checkpoint
+from checkpoint.parts import eval_weights, saved_facts
+from deploy import (
+    FORMATS,
+    Trained,
+    about_data,
+    about_outputs,
+    about_run,
+    calls_of,
+    check_libraries,
+    check_parity,
+    export_model,
+    new_folder,
+    write_card,
+)
+from parse_config import ConfigParser
+from slots import SLOTS
+from trainer.batch import run_batch
+from utils import ConfigError, DataError, exit_on_user_error, to_device
+from utils.weights import load_weights
+
+MAX_BATCHES = 100  # that are compared
+NUM_SHOWN = 8  # batches that show how the model is called
+
+
+def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
+    """Write the model in the format `name` into `folder`, by default one in the run directory; return it."""
+    logger = config.get_logger("export")
+    path = config.resume or config.init_from
+    if path is None:
+        raise ConfigError("no checkpoint: give -r saved/NAME/RUN")
+    check_libraries(name)
+    folder = folder or path.parent / f"export-{name}"
+    checkpoint = load_checkpoint(path)
+    config.facts = saved_facts(checkpoint, {})  # a loader may take from them how rows are encoded
+    data_loader, batches, split = held_out(config)
+    model = trained_model(config, checkpoint, path)
+    calls = partial(calls_of, model, partial(run_batch, model, config.init_obj("loss")))
+    first = list(islice(calls(batches), NUM_SHOWN))
+    trained = Trained(model, first, partial(config.init_obj, "arch"), config.facts.get("table"))
+    with new_folder(folder) as temp:
+        exported = export_model(name, trained, temp, folder.with_name(f"{folder.name}.log"))
+        parity = check_parity(model, exported.run, islice(calls(batches), MAX_BATCHES), first)
+        about: dict[str, Any] = {"format": name, "file": FORMATS[name].file, "split": split}
+        about |= {"epoch": checkpoint.get("epoch")} | about_run(path) | about_data(data_loader, config.facts)
+        about |= {"arch_module": type(model).__module__, "arch_args": config.init_ftn("arch").keywords}
+        about |= {"inputs": exported.inputs, "outputs": exported.outputs}
+        about |= about_outputs(config["loss"], about["outputs"], about["classes"])
+        about |= {"check": parity._asdict(), "config": config.config, "facts": config.facts}
+        write_card(temp, about)
+    logger.info(f"{folder}: {path.name}, epoch {about['epoch']}, as {name}")
+    logger.info(
+        f"the same on {parity.num_batches} batches ({parity.num_samples:,} samples) of the {split} data: largest "
+        f"difference {parity.absolute:.3g} absolute, {parity.relative:.3g} relative"
+    )
+    return folder
+
+
+def trained_model(config: ConfigParser, checkpoint: dict[str, Any], path: Path) -> nn.Module:
+    """Return the model with the weights that test.py evaluates, on the CPU, in eval mode."""
+    config.facts = to_device(saved_facts(checkpoint, config.facts), torch.device("cpu"))
+    model: nn.Module = config.init_obj("arch")
+    load_weights(model, eval_weights(checkpoint), str(path))
+    return model.eval()
+
+
+def held_out(config: ConfigParser) -> tuple[DataLoader[Any], Iterable[Any], str]:
+    """Return a loader, its batches of the test split, or else of validation or training, and which of these it is."""
+    accepted = inspect.signature(config.init_ftn("data_loader").func).parameters
+    whole = {"training": False, "shuffle": False, "validation_split": 0.0}
+    try:
+        data_loader = config.init_obj("data_loader", **{key: whole[key] for key in whole if key in accepted})
+        split = "test"
+    except DataError:  # there may be no test split
+        data_loader = config.init_obj("data_loader")
+        valid_data_loader = data_loader.split_validation()
+        if valid_data_loader is not None:
+            return data_loader, valid_data_loader, "validation"
+        split = "training"
+    return data_loader, data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader, split
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[ConfigParser, str, Path | None]:
+    """Return the config of the run, the format and the folder that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("-r", "--resume", help="run directory (its best checkpoint) or checkpoint")
+    parser.add_argument("-c", "--config", help="another config than the run's own")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="by default onnx")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="by default RUN/export-FORMAT")
+    config = ConfigParser.from_args(parser, slots=SLOTS, argv=argv, prefer=BEST)
+    cli = parser.parse_args(argv)
+    return config, cli.format, cli.output
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main(*parse_args())
