@@ -12,6 +12,7 @@ from base.loss_weight import Weight, loss_denominator, weighted
 from base.meter import StepMeter
 from base.microbatch import Microbatch, first_samples
 from base.splits import split_indices
+from base.transforms import TransformedBatches
 
 __all__ = [
     "AugmentedBatches",
@@ -25,6 +26,7 @@ __all__ = [
     "Microbatch",
     "StepMeter",
     "TensorBatches",
+    "TransformedBatches",
     "Weight",
     "announce_step",
     "counted",

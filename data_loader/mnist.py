@@ -6,6 +6,7 @@ import gzip
 import logging
 import math
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Le
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Sampler
 
-from base import AugmentedBatches, BaseDataLoader, TensorBatches, split_indices
+from base import AugmentedBatches, BaseDataLoader, BatchDataset, TensorBatches, TransformedBatches, split_indices
 from data_loader.augment import Augmentation
 from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, Probability, Share
@@ -55,31 +57,48 @@ class MnistDataLoader(BaseDataLoader):
         max_shift: Annotated[NonNegativeInt, Le(28)] = 0,
         flip: Probability = 0.0,
         erasing: Probability = 0.0,
+        train_transform: Sequence[nn.Module] = (),
+        valid_transform: Sequence[nn.Module] = (),
+        sampler: Callable[[Tensor], Sampler[int]] | None = None,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
         Training images are augmented at random (see data_loader/augment.py): moved by up to `max_shift` pixels,
         and with the probabilities `flip` and `erasing` mirrored and partly erased.
+
+        First they go through `train_transform`, and those of validation and test through `valid_transform`, one by one,
+        as (1, 28, 28) uint8. What comes out is standardised; floats are taken to be in [0, 1].
         """
-        if source not in get_args(Source):
-            raise ConfigError(
-                f"data_loader.args.source: unknown source {source!r}; {nearest(source, get_args(Source))}"
-            )
         images, labels, self.source = _load(Path(data_dir), training, source)
         _check_labels(labels, self.num_classes, data_dir)
-        inputs = (images.float() / 255 - MEAN).unsqueeze(1) / STD
-        plain = TensorBatches(inputs, labels)
-        augmentation = Augmentation(max_shift, flip, erasing)
-        augmented = AugmentedBatches(plain, augmentation) if augmentation != Augmentation() else plain
+        plain = _batches(images, labels, valid_transform, "valid_transform")
+        dataset = _batches(images, labels, train_transform, "train_transform") if training else plain
+        if training and Augmentation(max_shift, flip, erasing) != Augmentation():
+            dataset = AugmentedBatches(dataset, Augmentation(max_shift, flip, erasing))
         super().__init__(
-            augmented if training else plain,
+            dataset,
             batch_size,
             shuffle and training,
             validation_split if training else 0,
             num_workers,
             valid_dataset=plain,
+            sampler=sampler if training else None,
         )
         self.resolved_args["source"] = self.source
+
+
+def _batches(images: Tensor, labels: Tensor, transforms: Sequence[nn.Module], name: str) -> BatchDataset:
+    """Return the standardised batches of (N, 28, 28) uint8; `name` is the argument that gives the transforms."""
+    images = images.unsqueeze(1)
+    if not transforms:
+        return TensorBatches(_standardised(images), labels)
+    return TransformedBatches(TensorBatches(images, labels), transforms, f"data_loader.args.{name}", _standardised)
+
+
+def _standardised(images: Tensor) -> Tensor:
+    """(N, 1, H, W) uint8, or float in [0, 1] -> float32."""
+    scale = 1 if images.is_floating_point() else 255
+    return (images.float() / scale - MEAN) / STD
 
 
 def _check_labels(labels: Tensor, num_classes: int, data_dir: str) -> None:
@@ -91,6 +110,8 @@ def _check_labels(labels: Tensor, num_classes: int, data_dir: str) -> None:
 
 def _load(data_dir: Path, training: bool, source: str) -> tuple[Tensor, Tensor, str]:
     """Return images (N, 28, 28) uint8, labels (N,) int64, and the source that they are from."""
+    if source not in get_args(Source):
+        raise ConfigError(f"data_loader.args.source: unknown source {source!r}; {nearest(source, get_args(Source))}")
     if source == "digits":
         return *_load_digits(training), "digits"
     try:

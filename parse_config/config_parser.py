@@ -30,10 +30,12 @@ from parse_config.command_line import (
 )
 from parse_config.config_file import check_size
 from parse_config.layers import ConfigLayers
+from parse_config.named import Slots
 from parse_config.options import Options
 from parse_config.problems import find_oddities, find_problems
-from parse_config.schema import Slots, config_model, fill_defaults, marked, project_slots
+from parse_config.schema import config_model, fill_defaults, marked, project_slots
 from parse_config.slot import Slot
+from parse_config.try_out import try_out
 from utils.annotations import Mark
 from utils.errors import ConfigError, printable, writing_to
 from utils.files import write_json
@@ -92,7 +94,7 @@ class ConfigParser:
         fill_defaults(self._model, self.config)
         self._typed = self._model.model_validate(self.config)
         self.builder = Builder(self.config, self.slots)
-        self.builder.try_out()
+        try_out(self.builder)
         experiment = Path(self["trainer"]["save_dir"]) / self["name"]
         if os.path.islink(experiment):  # Path.is_symlink raises where a directory is closed
             raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")

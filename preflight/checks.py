@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
-from parse_config.builder import check_rates
+from parse_config.try_out import check_rates
 from utils import ConfigError
 
 MAX_TRIED_STEPS = 2000  # of a schedule: 0.1 s at most

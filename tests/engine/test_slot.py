@@ -118,7 +118,7 @@ def test_a_projects_slots_find_its_own_names_and_the_libraries(key: str, name: s
         ("data_loader", "BaseDataLoader", "only what toy itself defines can be named"),
         ("data_loader", "narrow_net", "toy.narrow_net is a function; a class is wanted"),
         ("optimizer", "Optimizer", "torch.optim.Optimizer is abstract: a subclass is missing"),
-        ("optimizer", "LBFGS", "torch.optim.LBFGS does not go with this training step"),
+        ("optimizer", "LBFGS", "torch.optim.LBFGS is excluded in slots.py"),
         ("optimizer", "lr_scheduler", "allowed: "),
         ("optimizer", "Adam.step", "did you mean 'Adam'?"),
         ("loss", "F", "allowed: "),

@@ -519,7 +519,7 @@ def build_trainer(config: ConfigParser, trainer_class: TrainerClass | None = Non
     criterion = config.init_obj("loss")
     metrics = config.init_obj("metrics")
 
-    params = param_groups(model)
+    params = param_groups(model, config["optimizer"])
     config.resolve("optimizer", fast_kernels(config.init_ftn("optimizer"), params, options))
     optimizer = config.init_obj("optimizer", params=params)
     lr_scheduler = config.init_obj("lr_scheduler", optimizer=optimizer)
