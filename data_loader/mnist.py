@@ -65,7 +65,6 @@ class MnistDataLoader(BaseDataLoader):
 
         Training images are augmented at random (see data_loader/augment.py): moved by up to `max_shift` pixels,
         and with the probabilities `flip` and `erasing` mirrored and partly erased.
-
         First they go through `train_transform`, and those of validation and test through `valid_transform`, one by one,
         as (1, 28, 28) uint8. What comes out is standardised; floats are taken to be in [0, 1].
         """

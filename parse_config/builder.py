@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial, update_wrapper
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from parse_config.expression import parse_expression
 from parse_config.named import (
@@ -25,6 +25,14 @@ from utils.errors import ConfigError
 NOT_PER_GROUP = ("milestones", "schedulers")  # lists of a scheduler that do not have a value for each group
 TINY = 1e-12  # what rounding may leave of a rate that falls to 0
 MAX_TRIED_POSITIONS = 1000  # epochs or steps of a schedule
+
+
+@runtime_checkable
+class KnowsData(Protocol):
+    """A loader that offers what its data says, such as the number of samples in each class."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return plain values and tensors by the name of the argument that takes them."""
 
 
 class Builder:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
+from numbers import Number
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -154,7 +155,7 @@ def _args_schema(slot: Slot, name: str, obj: Callable[..., Any], slots: Slots) -
 def _nested_schema(annotation: Any, key: str) -> dict[str, Any]:
     """Return the schema of an argument that names a type of the slot `key`, or a list of such."""
     one = {"$ref": f"#/$defs/{key}"}
-    several = {"type": "array", "maxItems": MAX_SECTIONS, "items": one}
+    several = {"type": "array", "maxItems": MAX_SECTIONS, "items": {**one, "required": ["type"]}}
     takes_one, takes_list = arity(annotation)
     parts = [one] * takes_one + [several] * takes_list
     return {"anyOf": [*parts, {"type": "null"}] if type_problem(annotation, None) is None else parts}
@@ -177,6 +178,8 @@ def _type_schema(annotation: Any) -> dict[str, Any]:
         return {}
     if annotation is torch.Tensor:  # see with_tensors
         return {"type": "array", "items": {"type": "number"}}
+    if annotation is Number:
+        return {"type": "number"}
     if annotation is torch.dtype:
         return {"enum": list(DTYPES)}
     if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -187,7 +190,7 @@ def _type_schema(annotation: Any) -> dict[str, Any]:
     try:
         return pydantic.TypeAdapter(annotation).json_schema()
     except Exception:  # pydantic raises several kinds for types that it does not know, such as torch's Tensor
-        return {}
+        return {"type": "object"} if get_origin(annotation) is dict else {}
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def check_rates(optimizer: Any, scheduler: Any, num_positions: int, where: str) 
             rates = [float(group["lr"]) for group in optimizer.param_groups]
             scheduler.step()
         except Exception as error:  # of a library, of an expression, or of a function of the project's own
-            raise ConfigError(f"{where}: {type(scheduler).__name__} fails at {position + 1}: {error}") from None
+            reason = str(error) or type(error).__name__
+            raise ConfigError(f"{where}: {type(scheduler).__name__} fails at {position + 1}: {reason}") from None
         if not all(-TINY <= rate < math.inf for rate in rates):
             raise ConfigError(f"{where}: the learning rate is {rates} at {position}; it must be 0 or more")
