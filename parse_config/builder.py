@@ -22,10 +22,6 @@ from parse_config.slot import Slot
 from parse_config.type_check import from_json
 from utils.errors import ConfigError
 
-NOT_PER_GROUP = ("milestones", "schedulers")  # lists of a scheduler that do not have a value for each group
-TINY = 1e-12  # what rounding may leave of a rate that falls to 0
-MAX_TRIED_POSITIONS = 1000  # epochs or steps of a schedule
-
 
 @runtime_checkable
 class KnowsData(Protocol):
