@@ -207,8 +207,8 @@ GIVEN = "if the code gives it, raise num_inputs in slots.py"
         (
             "optimizer",
             torch.optim.SGD,
-            {"params": []},
-            ["a.params: is given by the code and cannot be set in a config"],
+            {"params": [{"match": "*", "momentun": 0.9}]},
+            ["a.params[0].momentun: unknown argument of SGD; did you mean 'momentum'?"],
         ),
         ("arch", PriorNet, {"width": 8}, ["a.class_counts: missing; PriorNet needs it"]),
         ("arch", ToyNet, {}, []),
