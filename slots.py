@@ -1,7 +1,7 @@
 """What each section of the config may name, and the keys of its own that it holds. Yours to change.
 
 A section that builds something is a Slot; a section of plain keys is a subclass of Options. A section of your own (a
-discriminator, a teacher) is one more line.
+discriminator, a teacher) is one more line. An argument takes a type of its own, with args, where `nested` says so.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from parse_config import MetricSection, Options, SchedulerSection, Slot
 from trainer.options import TrainerOptions
@@ -27,6 +27,7 @@ SLOTS: dict[str, Slot | type[Options]] = {
         ("data_loader.*",),
         base=DataLoader,
         provided=("training",),
+        nested={"train_transform": "transform", "valid_transform": "transform", "sampler": "sampler"},
         required=True,
         description="data: a class of data_loader/",
     ),
@@ -34,6 +35,7 @@ SLOTS: dict[str, Slot | type[Options]] = {
         ("torch.optim",),
         base=Optimizer,
         provided=("params",),
+        groups="params",
         # LBFGS wants a closure, SparseAdam sparse gradients: other training steps than that of trainer/trainer.py.
         excluded=("LBFGS", "SparseAdam"),
         required=True,
@@ -61,10 +63,34 @@ SLOTS: dict[str, Slot | type[Options]] = {
         ("torch.optim.lr_scheduler",),
         base=LRScheduler,
         provided=("optimizer",),
+        nested={"schedulers": "lr_scheduler", "lr_lambda": "lr_lambda"},
         keys=SchedulerSection,
         has_state=True,
         description="a class of torch.optim.lr_scheduler",
     ),
-    "lr_lambda": Slot(("model.lr_lambda",), num_inputs=1, description="an argument of LambdaLR, not a section"),
     "trainer": TrainerOptions,
+    # What arguments name, as `nested` says above:
+    "lr_lambda": Slot(
+        ("model.lr_lambda",),
+        num_inputs=1,
+        is_section=False,
+        description="an expression or a function of model/lr_lambda.py",
+    ),
+    "transform": Slot(
+        ("data_loader.transforms", "torchvision.transforms.v2"),
+        base=nn.Module,
+        nested={"transforms": "transform"},
+        # These take what JSON has not, or whole batches; make several images of one; or are deprecated.
+        excluded=("Transform", "Lambda", "LinearTransformation", "CutMix", "MixUp", "FiveCrop", "TenCrop", "ToTensor"),
+        is_section=False,
+        description="transforms of torchvision.transforms.v2 or data_loader/transforms.py",
+    ),
+    "sampler": Slot(
+        ("torch.utils.data.sampler",),
+        base=Sampler,
+        provided=("data_source", "generator"),
+        excluded=("BatchSampler",),  # the loader makes the batches
+        is_section=False,
+        description="a sampler of torch.utils.data",
+    ),
 }

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
 
 from parse_config import ConfigParser
-from parse_config.schema import Slots
+from parse_config.named import Slots
 from sweeps.study import PRUNERS, SAMPLERS
 from sweeps.sweep import Sweep
 from utils import ConfigError, exit_on_user_error

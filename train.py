@@ -46,7 +46,7 @@ def build_trainer(config: ConfigParser) -> Trainer:
     metrics = config.init_obj("metrics")
 
     # Delete the config's lr_scheduler section for a constant learning rate.
-    params = param_groups(model)
+    params = param_groups(model, config["optimizer"])
     config.resolve("optimizer", fast_kernels(config.init_ftn("optimizer"), params, options))
     optimizer = config.init_obj("optimizer", params=params)
     lr_scheduler = config.init_obj("lr_scheduler", optimizer=optimizer)

@@ -13,6 +13,7 @@ from base.meter import StepMeter
 from base.microbatch import Microbatch, first_samples
 from base.new_inputs import Chunk, NewInputs
 from base.splits import split_indices
+from base.transforms import TransformedBatches
 
 __all__ = [
     "AugmentedBatches",
@@ -28,6 +29,7 @@ __all__ = [
     "NewInputs",
     "StepMeter",
     "TensorBatches",
+    "TransformedBatches",
     "Weight",
     "announce_step",
     "counted",

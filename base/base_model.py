@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +15,9 @@ from checkpoint.file import load_checkpoint
 from checkpoint.parts import eval_weights, load_fitting_weights
 from distributed.fsdp import shard
 from parse_config import ConfigParser
+from parse_config.groups import MATCH, options_of
 from speed import accelerate
+from utils.errors import ConfigError, nearest
 from utils.weights import load_weights
 
 
@@ -43,14 +47,37 @@ class BaseModel(nn.Module, ABC):
         return f"{super().__str__()}\nTrainable parameters: {self.num_parameters():,}"
 
 
-def param_groups(model: nn.Module) -> list[Any]:
-    """Return what an optimizer of `model` trains: what a BaseModel says, or every parameter that requires gradients."""
+def param_groups(model: nn.Module, section: Mapping[str, Any] | None = None) -> list[Any]:
+    """Return what an optimizer of `model` trains: what a BaseModel says, or every parameter that requires gradients.
+
+    Where `section`, the config's of the optimizer, has groups by pattern, these are it instead. Raises ConfigError.
+    """
+    if groups := (section or {}).get("args", {}).get("params"):
+        return _groups_by_pattern(model, groups, "optimizer.args.params")
     groups = model.param_groups() if isinstance(model, BaseModel) else BaseModel.param_groups(model)  # type: ignore[arg-type]
     # Lists, as the groups are gone through more than once, and `parameters()` can be only once.
     for group in (group for group in groups if isinstance(group, dict)):
         params = group["params"]
         group["params"] = [params] if isinstance(params, torch.Tensor) else list(params)
     return groups
+
+
+def _groups_by_pattern(model: nn.Module, groups: Sequence[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """Return a group for each pattern, of the trainable parameters that none before it has; and last one of the rest.
+
+    Raises ConfigError, at `where`, for a pattern that matches none.
+    """
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    rest, built = dict(trainable), []
+    for index, group in enumerate(groups):
+        pattern = group[MATCH]
+        names = fnmatch.filter(rest, pattern)
+        if not names:
+            is_taken = bool(fnmatch.filter(trainable, pattern))
+            reason = "earlier groups have all that it matches" if is_taken else nearest(pattern, trainable)
+            raise ConfigError(f"{where}[{index}].{MATCH}: {pattern!r} matches no trainable parameter; {reason}")
+        built.append({"params": [rest.pop(name) for name in names], **options_of(group)})
+    return [*built, {"params": list(rest.values())}] if rest else built
 
 
 def prepare_model(

@@ -22,6 +22,7 @@ from utils import CheckpointError
 from utils.annotations import HAS_STATE, MAY_CHANGE
 from utils.errors import printable
 from utils.metric_tracker import MetricTracker
+from utils.nested import first_key
 from utils.rng import mix_seed, seed_everything, set_rng_state
 from utils.weights import Stateful
 
@@ -90,7 +91,7 @@ def check_exactness(
     harmless = [change for key, change in changes.items() if key in may_change]
     harmful = [*surroundings.values(), *(change for key, change in changes.items() if key not in may_change)]
     stateful = config.stateful_sections()
-    lost = [key for key in changes.keys() - may_change if key in has_state or key.split(".")[0] in stateful]
+    lost = [key for key in changes.keys() - may_change if key in has_state or first_key(key) in stateful]
     if lost or (harmful and not config.allow_inexact):
         hint = "-c with -r starts a new run from these weights"
         hint += "" if lost else "; --allow-inexact resumes anyway"

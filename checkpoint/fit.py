@@ -76,6 +76,8 @@ def _check_number(saved: Any, own: float, name: str) -> None:
 
 def check_schedule(scheduler: LRScheduler) -> None:
     """Raise what `scheduler` raises at its position, such as for a period of 0 or a step after its last."""
+    for inner in getattr(scheduler, "_schedulers", ()):
+        check_schedule(inner)
     if not hasattr(scheduler, "_schedulers") and type(scheduler).get_lr is not LRScheduler.get_lr:
         scheduler._get_lr_called_within_step = True
         scheduler.get_lr()

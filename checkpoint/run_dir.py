@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from checkpoint.file import BEST, LATEST, PREVIOUS, checkpoint_files, is_whole, sealed_position
 from checkpoint.run_lock import LOCK_FILE, is_held, refuse_if_locked
 from checkpoint.writer import link
-from utils.errors import RunDirError, reading, writing_to
+from utils.errors import ConfigError, RunDirError, reading, writing_to
 from utils.file_lock import file_lock
 from utils.files import read_json
 from utils.position import Position
@@ -25,6 +26,14 @@ except ImportError:  # Windows
 
 WHY = {"superseded": "later than where the run resumes", "damaged": "its content is not what was written"}
 logger = logging.getLogger("run")
+
+
+def run_dir_of(save_dir: str, name: str, run_id: str | None) -> Path:
+    """Return the directory of a new run, by default named for the time. Raises ConfigError where `name` is a link."""
+    experiment = Path(save_dir) / name
+    if os.path.islink(experiment):  # Path.is_symlink raises where a directory is closed
+        raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
+    return experiment / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
 
 
 def make_new_dir(path: Path) -> Path:

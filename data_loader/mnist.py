@@ -6,7 +6,7 @@ import gzip
 import logging
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,9 +14,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Le
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Sampler
 
-from base import AugmentedBatches, BaseDataLoader, NewInputs, TensorBatches, split_indices
+from base import (
+    AugmentedBatches,
+    BaseDataLoader,
+    BatchDataset,
+    NewInputs,
+    TensorBatches,
+    TransformedBatches,
+    split_indices,
+)
 from data_loader.augment import Augmentation
 from data_loader.new_images import NewImages
 from utils import ConfigError, DataError, nearest
@@ -58,41 +67,58 @@ class MnistDataLoader(BaseDataLoader):
         flip: Probability = 0.0,
         erasing: Probability = 0.0,
         fold: Fold | None = None,
+        train_transform: Sequence[nn.Module] = (),
+        valid_transform: Sequence[nn.Module] = (),
+        sampler: Callable[[Tensor], Sampler[int]] | None = None,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
         Training images are augmented at random (see data_loader/augment.py): moved by up to `max_shift` pixels,
         and with the probabilities `flip` and `erasing` mirrored and partly erased.
+        First they go through `train_transform`, and those of validation and test through `valid_transform`, one by one,
+        as (1, 28, 28) uint8. What comes out is standardised; floats are taken to be in [0, 1].
         """
-        if source not in get_args(Source):
-            raise ConfigError(
-                f"data_loader.args.source: unknown source {source!r}; {nearest(source, get_args(Source))}"
-            )
         images, labels, self.source = _load(Path(data_dir), training, source)
         _check_labels(labels, self.num_classes, data_dir)
-        plain = TensorBatches(standardised(images), labels)
-        augmentation = Augmentation(max_shift, flip, erasing)
-        augmented = AugmentedBatches(plain, augmentation) if augmentation != Augmentation() else plain
+        plain = _batches(images, labels, valid_transform, "valid_transform")
+        dataset = _batches(images, labels, train_transform, "train_transform") if training else plain
+        if training and Augmentation(max_shift, flip, erasing) != Augmentation():
+            dataset = AugmentedBatches(dataset, Augmentation(max_shift, flip, erasing))
         super().__init__(
-            augmented if training else plain,
+            dataset,
             batch_size,
             shuffle and training,
             validation_split if training else 0,
             num_workers,
             valid_dataset=plain,
             fold=fold if training else None,
+            sampler=sampler if training else None,
         )
         self.resolved_args["source"] = self.source
 
     @classmethod
     def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
-        """Return what reads images of 28x28, white on black as MNIST's, in files or in memory."""
-        return NewImages(28, 28, standardised)
+        """Return what reads images of 28x28, white on black as MNIST's, in files or in memory.
+
+        Raises ConfigError for a run with transforms, which are not applied there.
+        """
+        if args.get("valid_transform"):
+            raise ConfigError("data_loader.args.valid_transform: is not applied to new images, which it would need")
+        return NewImages(28, 28, lambda images: standardised(images.unsqueeze(1)))
+
+
+def _batches(images: Tensor, labels: Tensor, transforms: Sequence[nn.Module], name: str) -> BatchDataset:
+    """Return the standardised batches of (N, 28, 28) uint8; `name` is the argument that gives the transforms."""
+    images = images.unsqueeze(1)
+    if not transforms:
+        return TensorBatches(standardised(images), labels)
+    return TransformedBatches(TensorBatches(images, labels), transforms, f"data_loader.args.{name}", standardised)
 
 
 def standardised(images: Tensor) -> Tensor:
-    """(N, 28, 28) uint8 -> (N, 1, 28, 28) float32."""
-    return (images.float() / 255 - MEAN).unsqueeze(1) / STD
+    """(N, 1, H, W) uint8, or float in [0, 1] -> float32."""
+    scale = 1 if images.is_floating_point() else 255
+    return (images.float() / scale - MEAN) / STD
 
 
 def _check_labels(labels: Tensor, num_classes: int, data_dir: str) -> None:
@@ -104,6 +130,8 @@ def _check_labels(labels: Tensor, num_classes: int, data_dir: str) -> None:
 
 def _load(data_dir: Path, training: bool, source: str) -> tuple[Tensor, Tensor, str]:
     """Return images (N, 28, 28) uint8, labels (N,) int64, and the source that they are from."""
+    if source not in get_args(Source):
+        raise ConfigError(f"data_loader.args.source: unknown source {source!r}; {nearest(source, get_args(Source))}")
     if source == "digits":
         return *_load_digits(training), "digits"
     try:

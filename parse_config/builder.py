@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial, update_wrapper
-from typing import Any
-
-import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from typing import Any, Protocol, runtime_checkable
 
 from parse_config.expression import parse_expression
+from parse_config.named import (
+    LR_LAMBDA,
+    Slots,
+    as_section,
+    entries,
+    is_expression,
+    nested_slots,
+)
 from parse_config.problems import metric_name
-from parse_config.schema import MAX_SECTIONS, Slots, as_section, sections
 from parse_config.slot import Slot
-from parse_config.type_check import with_tensors
+from parse_config.type_check import from_json
 from utils.errors import ConfigError
 
-TINY = 1e-12  # what rounding may leave of a rate that falls to 0
-MAX_TRIED_POSITIONS = 1000  # epochs or steps of a schedule
+
+@runtime_checkable
+class KnowsData(Protocol):
+    """A loader that offers what its data says, such as the number of samples in each class."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return plain values and tensors by the name of the argument that takes them."""
 
 
 class Builder:
@@ -45,65 +53,22 @@ class Builder:
         section = self.config.get(name)
         if section is None:
             return None
-        if isinstance(section, list):
-            return [self._build(name, entry, f"{name}.{i}", module, *args, **kwargs) for i, entry in enumerate(section)]
-        return self._build(name, section, name, module, *args, **kwargs)
+        built = [self._build(name, entry, path, module, *args, **kwargs) for path, entry in entries(section, name)]
+        return built if isinstance(section, list) else built[0]
 
     def partial(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> partial[Any]:
         """Return a partial of what section `name` names, with its arguments and these."""
         section = as_section(self.config[name])
         found = self._find(name, section, f"{name}.type", module)
-        return partial(found, *args, **self._args(name, found, section), **kwargs)
-
-    def try_out(self) -> None:
-        """Build what is cheap to build, on a stand-in weight: libraries check values that annotations do not show.
-
-        Raises ConfigError with all that is refused.
-        """
-        problems = []
-        attempts: list[Callable[[], Any]] = [
-            partial(self.build, name) for name in ("loss", "metrics") if self._is_complete(name)
-        ]
-        for attempt in (*attempts, self._try_schedule):
-            try:
-                attempt()
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
-
-    def _is_complete(self, name: str) -> bool:
-        """Whether section `name` needs nothing that only the data knows."""
-        for path, section, slot in sections(self.config, self.slots):
-            if path.split(".")[0] == name and slot.missing(slot.find(section["type"], path), section["args"]):
-                return False
-        return True
-
-    def _try_schedule(self) -> None:
-        if "optimizer" not in self.config:  # a project with optimizers by other names
-            return
-        args = (self.config.get("lr_scheduler") or {}).get("args", {})
-        num_values = max([1, *(len(value) for value in args.values() if isinstance(value, list))])  # one for each group
-        num_groups = min(num_values, MAX_SECTIONS)
-        stand_ins = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))]} for _ in range(num_groups)]
-        optimizer = self.build("optimizer", None, params=stand_ins)
-        scheduler = self.build("lr_scheduler", None, optimizer=optimizer)
-        if scheduler and not isinstance(scheduler, ReduceLROnPlateau):  # which never raises a rate or lowers it below 0
-            where = "lr_scheduler.args.lr_lambda" if "lr_lambda" in args else "lr_scheduler.args"
-            check_rates(optimizer, scheduler, self._min_positions(), where)
-
-    def _min_positions(self) -> int:
-        """Return the least number of steps of the schedule; only the data knows how many steps an epoch has."""
-        options, section = self.config["trainer"], self.config["lr_scheduler"]
-        is_per_step = section.get("interval", "epoch") == "step"
-        per_epoch = min(options["len_epoch"] or 1, options["limit_batches"] or math.inf) if is_per_step else 1
-        return int(min(options["epochs"] * per_epoch, MAX_TRIED_POSITIONS))
+        given = dict(zip(self._provided(name), args)) | kwargs
+        return partial(found, *args, **self._args(name, found, section, name, given), **kwargs)
 
     def _build(self, name: str, entry: Any, path: str, module: Any, /, *args: Any, **kwargs: Any) -> Any:
         section = as_section(entry)
         found = self._find(name, section, f"{path}.type", module)
-        config_args = self._args(name, found, section)
         slot = self.slots.get(name)
+        given = dict(zip(self._provided(name), args)) | kwargs
+        config_args = self._args(name, found, section, path, given)
         if isinstance(slot, Slot) and not args and module is None:  # positional arguments are the published template's
             missing = [arg for arg in slot.missing(found, {**config_args, **kwargs}) if arg not in slot.provided]
             if missing:
@@ -130,39 +95,48 @@ class Builder:
             raise ConfigError(f"{where}: {getattr(module, '__name__', 'slots.py')} has no {section['type']!r}")
         return found
 
-    def _args(self, name: str, found: Callable[..., Any], section: dict[str, Any]) -> dict[str, Any]:
-        """Return the section's arguments, as tensors and functions where JSON cannot hold them, and the facts."""
-        args = deepcopy(section.get("args", {}))
-        if name == "loss":  # the weights of classes, say
-            args = with_tensors(found, args)
-        if "lr_lambda" in args:
-            lambdas = args["lr_lambda"]
-            build = partial(self._lr_lambda, variable=section.get("interval", "epoch"))
-            args["lr_lambda"] = [build(entry) for entry in lambdas] if isinstance(lambdas, list) else build(lambdas)
+    def _args(
+        self, name: str, found: Callable[..., Any], section: dict[str, Any], path: str, given: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the section's arguments, built or converted where JSON cannot hold them, and the facts.
+
+        Of what the code gives, `given`, the objects among the arguments get what their slots say, too.
+        """
+        provided = self._provided(name)  # such as the optimizer's groups, which the code makes of the model
+        args = {key: value for key, value in deepcopy(section.get("args", {})).items() if key not in provided}
+        args = from_json(found, args)
+        slot = self.slots.get(name)
+        nested = nested_slots(slot, self.slots) if isinstance(slot, Slot) else {}
+        for argument in (argument for argument in args if argument in nested and args[argument] is not None):
+            build = partial(self.build_nested, nested[argument][0], given=given, variable=section.get("interval"))
+            built = [build(entry, where) for where, entry in entries(args[argument], f"{path}.args.{argument}")]
+            args[argument] = built if isinstance(args[argument], list) else built[0]
         wanted = self.facts.keys() & inspect.signature(found).parameters.keys() if self.facts else ()
         return {key: self.facts[key] for key in wanted} | args
 
-    def _lr_lambda(self, entry: str | dict[str, Any], variable: str) -> Callable[[int], float]:
-        if isinstance(entry, str):
-            return parse_expression(entry, variable)
-        function = self._find("lr_lambda", entry, "lr_scheduler.args.lr_lambda.type", None)
-        return partial(function, **entry.get("args", {}))
+    def build_nested(
+        self, name: str, entry: Any, path: str, given: Mapping[str, Any] | None = None, variable: str | None = None
+    ) -> Any:
+        """Build what the argument at `path` names, of slot `name`; expressions are of `variable`, by default "epoch".
 
+        A class that needs what is not in `given` becomes a partial: a sampler waits for its samples.
+        """
+        if is_expression(name, entry):
+            return parse_expression(entry, variable or "epoch")
+        section = as_section(entry) | {"interval": variable}
+        found = self._find(name, section, f"{path}.type", None)
+        if name == LR_LAMBDA:
+            return partial(found, **section.get("args", {}))
+        provided = {key: p for key, p in inspect.signature(found).parameters.items() if key in self._provided(name)}
+        taken = {key: value for key, value in (given or {}).items() if key in provided}
+        if any(p.default is p.empty and key not in taken for key, p in provided.items()):
+            return partial(found, **self._args(name, found, section, path, taken), **taken)
+        return self._build(name, section, path, None, **taken)
 
-def check_rates(optimizer: Any, scheduler: Any, num_positions: int, where: str) -> None:
-    """Step a new schedule, on stand-ins for weights, through its first epochs or steps.
-
-    Raises ConfigError where it fails, or a learning rate that would be used is negative or not finite.
-    """
-    optimizer.step()
-    for position in range(num_positions):
-        try:
-            rates = [float(group["lr"]) for group in optimizer.param_groups]
-            scheduler.step()
-        except Exception as error:  # of a library, of an expression, or of a function of the project's own
-            raise ConfigError(f"{where}: {type(scheduler).__name__} fails at {position + 1}: {error}") from None
-        if not all(-TINY <= rate < math.inf for rate in rates):
-            raise ConfigError(f"{where}: the learning rate is {rates} at {position}; it must be 0 or more")
+    def _provided(self, name: str) -> tuple[str, ...]:
+        """Return what the code gives to the classes of slot `name`."""
+        slot = self.slots.get(name)
+        return slot.provided if isinstance(slot, Slot) else ()
 
 
 def _construct(path: str, found: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from distributed.traffic import Link
 from parse_config.layers import ConfigLayers
+from parse_config.named import Slots
 from parse_config.options import NAME_PATTERN
 from parse_config.overrides import parse_override
-from parse_config.schema import Slots
 from utils.errors import ConfigError
 from utils.files import write_json
 

@@ -4,48 +4,32 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+from checkpoint import run_dir as run_dirs
 from checkpoint.file import find_checkpoint
-from checkpoint.run_dir import adopt_resolved, config_file, first_alone, make_new_dir, newest_run, saved_config
 from checkpoint.run_lock import locked, refuse_if_locked
 from distributed.collective import broadcast
 from distributed.launch import is_main, main_first
 from logger import log_to_file, setup_logging
-from parse_config.builder import Builder
-from parse_config.command_line import (
-    AsIf,
-    CustomArg,
-    add_override_flags,
-    answer_question,
-    as_if_of,
-    check_flags,
-    num_folds_of,
-    overrides_of,
-)
+from parse_config import command_line
+from parse_config.builder import Builder, KnowsData
+from parse_config.command_line import AsIf, CustomArg
 from parse_config.config_file import check_size
 from parse_config.layers import ConfigLayers
+from parse_config.named import Slots
 from parse_config.options import Options
 from parse_config.problems import find_oddities, find_problems
-from parse_config.schema import Slots, config_model, fill_defaults, marked, project_slots
+from parse_config.schema import config_model, fill_defaults, marked, project_slots
 from parse_config.slot import Slot
+from parse_config.try_out import try_out
 from utils.annotations import Mark
 from utils.errors import ConfigError, printable, writing_to
 from utils.files import write_json
-
-
-@runtime_checkable
-class KnowsData(Protocol):
-    """A loader that offers what its data says, such as the number of samples in each class."""
-
-    def facts(self) -> Mapping[str, Any]:
-        """Return plain values and tensors by the name of the argument that takes them."""
 
 
 class ConfigParser:
@@ -97,11 +81,8 @@ class ConfigParser:
         fill_defaults(self._model, self.config)
         self._typed = self._model.model_validate(self.config)
         self.builder = Builder(self.config, self.slots)
-        self.builder.try_out()
-        experiment = Path(self["trainer"]["save_dir"]) / self["name"]
-        if os.path.islink(experiment):  # Path.is_symlink raises where a directory is closed
-            raise ConfigError(f"name: {experiment} is a symbolic link; runs stay inside trainer.save_dir")
-        run_dir = experiment / (run_id or f"{datetime.now():%Y%m%d_%H%M%S}")
+        try_out(self.builder)
+        run_dir = run_dirs.run_dir_of(self["trainer"]["save_dir"], self["name"], run_id)
         self._save_dir = self.resume.parent if self.resume else run_dir
 
     @classmethod
@@ -121,22 +102,24 @@ class ConfigParser:
         exits. Raises ConfigError, CheckpointError, RunDirError.
         """
         options, slots = list(options), project_slots() if slots is None else slots
-        add_override_flags(args, options)
+        command_line.add_override_flags(args, options)
         setup_logging()
         cli = args.parse_args(argv)
-        answer_question(cli, args, slots)
+        command_line.answer_question(cli, args, slots)
+        command_line.check_flags(cli)
         is_resumed = cli.resume is not None and cli.config is None
         finds_lr, goes_on = getattr(cli, "lr_find", False), getattr(cli, "resume_latest", False)
         is_rehearsal = getattr(cli, "check", False) or finds_lr
-        check_flags(cli)
         checkpoint = find_checkpoint(cli.resume, prefer) if cli.resume else None
         if checkpoint and is_resumed and not is_rehearsal and prefer is None and is_main():
             refuse_if_locked(checkpoint.parent)  # before any data is read
-        path = config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
+        path = run_dirs.config_file(checkpoint.parent) if checkpoint and is_resumed else Path(cli.config)
         how: dict[str, Any] = {"resume" if is_resumed else "init_from": checkpoint, "run_id": cli.run_id}
-        config = cls._from_file(path, overrides_of(cli, options), slots=slots, is_rehearsal=is_rehearsal, **how)
-        config.as_if, config.num_folds, config.goes_on = as_if_of(cli), num_folds_of(cli), goes_on
-        config.finds_lr, config.allow_inexact = finds_lr, getattr(cli, "allow_inexact", False)
+        overrides = command_line.overrides_of(cli, options)
+        config = cls._from_file(path, overrides, slots=slots, is_rehearsal=is_rehearsal, **how)
+        config.as_if, config.num_folds = command_line.as_if_of(cli), command_line.num_folds_of(cli)
+        config.goes_on, config.finds_lr = goes_on, finds_lr
+        config.allow_inexact = getattr(cli, "allow_inexact", False)
         if goes_on and not config.num_folds:
             config.go_on_with_newest()
         if getattr(cli, "print_config", False):
@@ -162,15 +145,17 @@ class ConfigParser:
         Raises CheckpointError where that run has checkpoints, but none is whole, and RunDirError where another process
         trains it.
         """
-        run_dir = broadcast(newest_run(self._save_dir.parent))  # the first process may have made a new one since
+        run_dir = broadcast(
+            run_dirs.newest_run(self._save_dir.parent)
+        )  # the first process may have made a new one since
         self._must_be_first = run_dir is None
         if run_dir is not None:
             if not self.is_rehearsal and is_main():
                 refuse_if_locked(run_dir)
             self.resume = find_checkpoint(run_dir)
             self._save_dir = run_dir
-            saved = saved_config(run_dir)
-            adopt_resolved(self.config, saved)
+            saved = run_dirs.saved_config(run_dir)
+            run_dirs.adopt_resolved(self.config, saved)
             self._typed = self._model.model_validate(self.config)
             args = (saved.get("data_loader") or {}).get("args", {})
             self.resolve("data_loader", args | self["data_loader"].get("args", {}))
@@ -202,7 +187,7 @@ class ConfigParser:
         if self.resume is None:
             check_size(self.config)
             with writing_to(self._save_dir):
-                self._save_dir = make_new_dir(self._save_dir)
+                self._save_dir = run_dirs.make_new_dir(self._save_dir)
 
     @contextmanager
     def held_run_dir(self) -> Iterator[Callable[[], None]]:
@@ -218,7 +203,7 @@ class ConfigParser:
             yield lambda: None
             return
         with ExitStack() as stack:
-            with first_alone(self._save_dir.parent) if self._must_be_first else nullcontext():
+            with run_dirs.first_alone(self._save_dir.parent) if self._must_be_first else nullcontext():
                 self.make_run_dir()
                 check_held = stack.enter_context(locked(self._save_dir))
             broadcast(self._save_dir)

@@ -12,7 +12,7 @@ from typing import Any
 from parse_config.config_file import read_config, size_limit
 from parse_config.overrides import set_by_path
 from utils.errors import ConfigError, printable
-from utils.nested import flatten
+from utils.nested import flatten, with_brackets
 
 MAX_FILES = 32  # that one config is made of; together they are as large as one may be
 
@@ -72,8 +72,8 @@ class ConfigLayers:
                 self.notices.append(f"{source}: {plain}={given[path]}: the former args are dropped: {dropped}")
             old, new = flatten(before), flatten(self.config)
             self._origins |= dict.fromkeys((key for key in new if old.get(key) != new[key]), source)
-            self._origins |= dict.fromkeys(flatten({plain: given[path]}), source)
-        return {path for path in given if not path.startswith("+")}
+            self._origins |= dict.fromkeys(flatten({with_brackets(plain): given[path]}), source)
+        return {with_brackets(path) for path in given if not path.startswith("+")}
 
     def describe(self) -> Iterator[str]:
         """Yield "path = value  # source" for every value; what no layer has set is a default."""

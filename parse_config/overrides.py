@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from parse_config.config_file import parse_json
@@ -30,13 +31,13 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def set_by_path(config: dict[str, Any], path: str, value: Any) -> dict[str, Any] | None:
-    """Set the key at `path` ("a.b.c" or the published template's "a;b;c"; numbers index lists), in place.
+    """Set the key at `path`, in place: "a.b.c", or the published template's "a;b;c"; "a.0" and "a[0]" index a list.
 
     Missing dicts are made; the check of the whole config finds keys that must not exist. A section that is a bare
     string, such as "loss": "nll_loss", is its `type`. Where a `type` changes, its `args` are removed and returned.
     Raises ConfigError where the path leads through a value that has no keys.
     """
-    *parents, last = path.replace(";", ".").split(".")
+    *parents, last = re.sub(r"\[(\d+)\]", r".\1", path.replace(";", ".")).split(".")
     if len(parents) >= MAX_DEPTH:
         raise ConfigError(f"{path}: {TOO_DEEP}")
     node: Any = config

@@ -11,11 +11,14 @@ import pydantic
 import torch
 
 from parse_config.expression import parse_expression
-from parse_config.options import Options
-from parse_config.schema import MAX_SECTIONS, Slots, config_model, models_in, sections
+from parse_config.named import MAX_SECTIONS, Slots, as_section, entries, is_expression, is_outer, nested_slots, sections
+from parse_config.options import Options, Section
+from parse_config.schema import config_model, models_in
 from parse_config.slot import Slot
-from parse_config.type_check import is_number_list
+from parse_config.type_check import arity, is_number_list
+from utils.annotations import annotations_of
 from utils.errors import ConfigError, nearest
+from utils.nested import first_key
 
 TAKEN_NAMES = ("loss", "lr", "perf", "kind", "epoch", "global_step")  # by other values in the logs
 MAX_METRIC_SIZE = 100_000  # torchmetrics takes any number of classes or thresholds, and then all memory
@@ -34,17 +37,18 @@ def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> 
     yield from _schema_problems(config_model(slots), config)
     named = list(sections(config, slots))
     loader = _loader_class(named)
+    outer: dict[str, Any] = {}
     for path, section, slot in named:
         # A loader's `facts` are known only when it is built; what is missing then is reported then.
-        is_complete = not hasattr(loader, "facts") or path == "data_loader"
+        is_complete = not hasattr(loader, "facts") or first_key(path) == "data_loader"
         yield from _section_problems(path, section, slot, unsure, is_complete)
+        outer = section if is_outer(path) else outer
+        yield from _nested_problems(path, section, slot, slots, str(outer.get("interval", "epoch")))
         yield from _class_problems(path, section["args"], loader)
         if path == "loss":
             yield from _weight_problems(section["args"])
-        if path == "lr_scheduler" and "lr_lambda" in section["args"]:
-            yield from _lr_lambda_problems(section, slots.get("lr_lambda"))
     logged = getattr(slots["trainer"], "LOGGED", ())
-    metrics = [metric_name(section) for path, section, _ in named if path.split(".")[0] == "metrics"]
+    metrics = [metric_name(section) for path, section, _ in named if is_outer(path) and first_key(path) == "metrics"]
     yield from _metric_problems(metrics, {*TAKEN_NAMES, *logged})
     known = [prefix + name for name in ("loss", *metrics) for prefix in ("val_", "")]
     yield from _monitor_problems(config.get("trainer"), [*known, *logged])
@@ -93,23 +97,37 @@ def _section_problems(
             yield f"{path}.args.{name}: at most {MAX_METRIC_SIZE:,} can be tried; got {value!r:.40}"
 
 
-def _lr_lambda_problems(scheduler: dict[str, Any], slot: Any) -> Iterator[str]:
-    given, path = scheduler["args"]["lr_lambda"], "lr_scheduler.args.lr_lambda"
-    lambdas = given if isinstance(given, list) else [given]
-    if len(lambdas) > MAX_SECTIONS:
-        yield f"{path}: {len(lambdas):,} of them; give one for each parameter group"
+def _nested_problems(path: str, section: dict[str, Any], slot: Slot, slots: Slots, variable: str) -> Iterator[str]:
+    """Yield where arguments that name types are malformed; the types themselves are sections like others."""
+    nested, args = nested_slots(slot, slots), section["args"]
+    try:
+        annotations = annotations_of(slot.find(section["type"], path))
+    except ConfigError:  # which is reported
         return
-    for entry in lambdas:
-        if isinstance(entry, str):
-            try:
-                parse_expression(entry, str(scheduler.get("interval", "epoch")))
-            except ValueError as error:
-                yield f"{path}: {error}"
-        elif isinstance(entry, dict) and isinstance(slot, Slot):
-            malformed = [f"{path}.{problem}" for problem in _schema_problems(slot.keys, entry)]
-            yield from malformed or _section_problems(path, {"args": {}, **entry}, slot)
-        else:
-            yield f"{path}: give an expression or a type of model/lr_lambda.py with its args, not {entry!r:.80}"
+    for name in (name for name in args if name in nested and args[name] is not None):
+        key, inner = nested[name]
+        takes_one, takes_list = arity(annotations.get(name))
+        where, given = f"{path}.args.{name}", args[name]
+        if isinstance(given, list) and len(given) > MAX_SECTIONS:
+            yield f"{where}: at most {MAX_SECTIONS} can be given; got {len(given):,}"
+        elif not (takes_list if isinstance(given, list) else takes_one):
+            yield f"{where}: {'give a list' if takes_list else 'give one, not a list'}; got {given!r:.80}"
+        for entry_path, entry in entries(given, where):
+            if is_expression(key, entry):
+                yield from _expression_problems(entry_path, entry, variable)
+            elif isinstance(entry, dict | str):
+                problems = _schema_problems(Section, as_section(entry))
+                yield from (f"{entry_path}.{problem}" for problem in problems)
+            else:
+                kind = inner.description or "a type"
+                yield f'{entry_path}: give {kind}, as {{"type": …, "args": …}}; got {entry!r:.80}'
+
+
+def _expression_problems(path: str, text: str, variable: str) -> Iterator[str]:
+    try:
+        parse_expression(text, variable)
+    except ValueError as error:
+        yield f"{path}: {error}"
 
 
 def _metric_problems(names: list[str], taken: set[str]) -> Iterator[str]:
@@ -132,7 +150,7 @@ def _class_problems(path: str, args: dict[str, Any], loader: Any) -> Iterator[st
     known, given = getattr(loader, "num_classes", None), args.get("num_classes")
     if not isinstance(known, int) or not isinstance(given, int):
         return
-    if (path.startswith("metrics.") and given != known) or (path == "arch" and given < known):
+    if (first_key(path) == "metrics" and given != known) or (path == "arch" and given < known):
         yield f"{path}.args.num_classes: {given}, but the data of {loader.__name__} has {known} classes"
 
 
@@ -154,7 +172,8 @@ def _schema_problems(schema: type[Options], config: dict[str, Any]) -> Iterator[
         schema.model_validate(config)
     except pydantic.ValidationError as error:
         for item in error.errors():
-            path = ".".join(f"{part!s:.80}" for part in item["loc"])
+            parts = [f"[{part}]" if isinstance(part, int) else f".{part!s:.80}" for part in item["loc"]]
+            path = "".join(parts).removeprefix(".")
             keys = [part for part in item["loc"] if isinstance(part, str)]  # places in a list do not matter
             section = _model_at(schema, keys[:-1])
             if item["type"] == "extra_forbidden":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from enum import Enum
+from numbers import Number
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -12,9 +14,12 @@ from typing import Any, Union, get_args, get_origin
 import pydantic
 import torch
 
-from parse_config.options import Options
-from parse_config.schema import MAX_SECTIONS, Slots, config_model, fields, project_slots, sections
+from parse_config.groups import MATCH, MAX_GROUPS
+from parse_config.named import LR_LAMBDA, MAX_SECTIONS, Slots, nested_slots, sections
+from parse_config.options import Options, Section
+from parse_config.schema import config_model, fields, project_slots
 from parse_config.slot import Slot
+from parse_config.type_check import DTYPES, arity, type_problem
 from utils.annotations import annotations_of
 
 BEGIN, END = "<!-- config reference: made by make docs -->", "<!-- end of config reference -->"
@@ -27,11 +32,13 @@ def json_schema(slots: Slots) -> dict[str, Any]:
     properties, needed = schema["properties"], {}
     for key, slot in slots.items():
         if isinstance(slot, Slot) and key in properties:
-            properties[key] = {"description": slot.description, **_section_schema(slot)}
+            properties[key] = {"description": slot.description, **_section_schema(slot, slots)}
             if not slot.many:
                 needed[key] = {"if": {"type": "object"}, "then": {"required": ["type"]}}
         elif isinstance(slot, type) and "required" in schema["$defs"][slot.__name__]:
             needed[key] = {"required": schema["$defs"][slot.__name__].pop("required")}
+    for key, slot in _argument_slots(slots).items():
+        schema["$defs"][key] = _argument_schema(key, slot, slots)
     schema["if"] = {"not": {"required": ["extends"]}}  # a config that extends others may have the rest from them
     schema["then"] = {"required": schema.pop("required"), "properties": needed}
     schema["$comment"] = f"made by train.py --schema with torch {torch.__version__.split('+')[0]}"
@@ -53,16 +60,23 @@ def reference_table(slots: Slots) -> str:
         value = {} if isinstance(field.default, Options) else field.default
         default = "–" if field.is_required() else f"`{json.dumps(value)}`"
         rows.append(f"| `{path}` | {default} | {(field.description or '').replace('|', '/')} |")
+        slot = slots.get(path)
+        for name, (_, inner) in nested_slots(slot, slots).items() if isinstance(slot, Slot) else ():
+            if name != LR_LAMBDA or path == "lr_scheduler":
+                rows.append(f"| `{path}.args.{name}` | – | {inner.description} |")
     return "\n".join(rows) + "\n"
 
 
 def dotted_paths(slots: Slots, config: Mapping[str, Any]) -> list[str]:
-    """Return every path that --set takes for `config`: the keys of the schema, and the arguments of its types."""
+    """Return every path that --set takes for `config`: the keys of the schema, and the arguments of its types.
+
+    A place in a list is a number between dots, which no shell takes for a pattern.
+    """
     paths = [path for path, _ in fields(config_model(slots)) if not isinstance(slots.get(path), type)]
     for path, section, slot in sections(config, slots):
         parameters = slot.parameters(slot.find(section["type"], f"{path}.type"))
-        paths += [f"{path}.type", *(f"{path}.args.{name}" for name in parameters)] if "." not in path else []
-    return paths
+        paths += [f"{path}.type", *(f"{path}.args.{name}" for name in parameters)]
+    return [path.replace("[", ".").replace("]", "") for path in paths]
 
 
 def with_reference(text: str, slots: Slots) -> str:
@@ -72,20 +86,38 @@ def with_reference(text: str, slots: Slots) -> str:
     return f"{before}{BEGIN}\n{reference_table(slots)}{END}{after}"
 
 
-def _section_schema(slot: Slot) -> dict[str, Any]:
+def _argument_slots(slots: Slots) -> dict[str, Slot]:
+    """Return the slots that arguments name types of, by their keys."""
+    nested = [nested_slots(slot, slots).values() for slot in slots.values() if isinstance(slot, Slot)]
+    return {key: slot for pairs in nested for key, slot in pairs}
+
+
+def _argument_schema(key: str, slot: Slot, slots: Slots) -> dict[str, Any]:
+    """Return the schema of an argument that names a type of `slot`: a section of `type` and `args`, or a bare name."""
     types = dict(slot.types())
+    name = {"type": "string"} if key == LR_LAMBDA else {"enum": list(types)}
+    return {"anyOf": [name, _typed_schema(slot, types, Section, slots)]}
+
+
+def _typed_schema(slot: Slot, types: dict[str, Any], keys: type[Section], slots: Slots) -> dict[str, Any]:
+    """Return the schema of a section that names one of `types`, with its arguments; `keys` are its keys."""
     own = {name: obj for name, obj in types.items() if not obj.__module__.startswith("torchmetrics")}
-    section: dict[str, Any] = {
+    return {
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            **slot.keys.model_json_schema()["properties"],
+            **keys.model_json_schema()["properties"],
             "type": {"enum": list(types)},
             "args": {"type": "object"},
         },
         # Torchmetrics' arguments are left to the check at start: there are thousands.
-        "allOf": [_args_schema(slot, name, obj) for name, obj in own.items()],
+        "allOf": [_args_schema(slot, name, obj, slots) for name, obj in own.items()],
     }
+
+
+def _section_schema(slot: Slot, slots: Slots) -> dict[str, Any]:
+    types = dict(slot.types())
+    section = _typed_schema(slot, types, slot.keys, slots)
     if slot.many:
         return {"type": "array", "maxItems": MAX_SECTIONS, "items": {"anyOf": [{"enum": list(types)}, section]}}
     alternatives: list[dict[str, Any]] = [section]
@@ -104,19 +136,40 @@ def _allow_comments(schema: Any) -> None:
         schema["patternProperties"] = {"^_": {}}
 
 
-def _args_schema(slot: Slot, name: str, obj: Callable[..., Any]) -> dict[str, Any]:
+def _args_schema(slot: Slot, name: str, obj: Callable[..., Any], slots: Slots) -> dict[str, Any]:
     """Return the rule: where the type is `name`, the args are those of `obj`."""
     annotations = annotations_of(obj)
     parameters = slot.parameters(obj)
     required = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
-    args = {
-        "type": "object",
-        "properties": {key: _type_schema(annotations.get(key)) for key in parameters},
-        "required": required,
-        "additionalProperties": False,
-    }
+    properties = {key: _type_schema(annotations.get(key)) for key in parameters}
+    for argument, (key, _) in nested_slots(slot, slots).items():
+        if argument in parameters:
+            properties[argument] = _nested_schema(annotations.get(argument), key)
+    if slot.groups:
+        properties[slot.groups] = _groups_schema(properties)
+    args = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     then: dict[str, Any] = {"properties": {"args": args}, **({"required": ["args"]} if required else {})}
     return {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": then}
+
+
+def _nested_schema(annotation: Any, key: str) -> dict[str, Any]:
+    """Return the schema of an argument that names a type of the slot `key`, or a list of such."""
+    one = {"$ref": f"#/$defs/{key}"}
+    several = {"type": "array", "maxItems": MAX_SECTIONS, "items": {**one, "required": ["type"]}}
+    takes_one, takes_list = arity(annotation)
+    parts = [one] * takes_one + [several] * takes_list
+    return {"anyOf": [*parts, {"type": "null"}] if type_problem(annotation, None) is None else parts}
+
+
+def _groups_schema(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of parameter groups that have a pattern and any of `options`."""
+    group = {"type": "object", "properties": {MATCH: {"type": "string"}, **options}, "required": [MATCH]}
+    return {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_GROUPS,
+        "items": {**group, "additionalProperties": False},
+    }
 
 
 def _type_schema(annotation: Any) -> dict[str, Any]:
@@ -125,13 +178,19 @@ def _type_schema(annotation: Any) -> dict[str, Any]:
         return {}
     if annotation is torch.Tensor:  # see with_tensors
         return {"type": "array", "items": {"type": "number"}}
+    if annotation is Number:
+        return {"type": "number"}
+    if annotation is torch.dtype:
+        return {"enum": list(DTYPES)}
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return {"enum": [member.value for member in annotation]}
     if get_origin(annotation) in (Union, UnionType):
         parts = [_type_schema(part) for part in get_args(annotation)]
         return {"anyOf": parts} if all(parts) else {}
     try:
         return pydantic.TypeAdapter(annotation).json_schema()
     except Exception:  # pydantic raises several kinds for types that it does not know, such as torch's Tensor
-        return {}
+        return {"type": "object"} if get_origin(annotation) is dict else {}
 
 
 if __name__ == "__main__":

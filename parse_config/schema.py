@@ -11,13 +11,11 @@ import pydantic
 from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
+from parse_config.named import MAX_SECTIONS, Slots, as_section, section_slots, sections
 from parse_config.options import Options, RunConfig, Section
 from parse_config.slot import Slot
 from utils.annotations import Mark, annotations_of
 from utils.errors import ConfigError
-
-MAX_SECTIONS = 100  # in a list, such as the metrics
-Slots = Mapping[str, Slot | type[Options]]
 
 
 def project_slots() -> Slots:
@@ -33,7 +31,7 @@ def config_model(slots: Slots) -> type[RunConfig]:
         if isinstance(slot, type):
             is_required = any(field.is_required() for field in slot.model_fields.values())
             fields[key] = (slot, Field(default=... if is_required else {}, description=slot.__doc__))
-        elif key != "lr_lambda":  # an argument, not a section
+        elif key in section_slots(slots):
             fields[key] = _slot_field(slot)
     return pydantic.create_model("Config", __base__=RunConfig, **fields)
 
@@ -47,11 +45,6 @@ def _slot_field(slot: Slot) -> tuple[Any, Any]:
     if slot.required:
         return section, Field(description=slot.description)
     return section | None, Field(default=None, description=slot.description)
-
-
-def as_section(value: Any) -> Any:
-    """Return a section that is a bare string as the `type` that it is."""
-    return {"type": value} if isinstance(value, str) else value
 
 
 def models_in(annotation: Any) -> list[type[Options]]:
@@ -106,22 +99,3 @@ def marked(slots: Slots, config: Mapping[str, Any], mark: Mark) -> set[str]:
 
 def _bears(annotation: Any, mark: Mark) -> bool:
     return mark in getattr(annotation, "__metadata__", ()) or any(_bears(part, mark) for part in get_args(annotation))
-
-
-def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dict[str, Any], Slot]]:
-    """Yield (path, section, slot) of everything that the config names a type for.
-
-    A bare string is a type. Malformed args, which are for the schema to report, are none.
-    """
-    for key, slot in slots.items():
-        if not isinstance(slot, Slot):
-            continue
-        value = config.get(key)
-        entries = {key: value}
-        if isinstance(value, list):
-            entries = {f"{key}.{i}": entry for i, entry in enumerate(value[:MAX_SECTIONS])}
-        for path, entry in entries.items():
-            section = as_section(entry)
-            if isinstance(section, dict) and isinstance(section.get("type"), str):
-                args = section.get("args")
-                yield path, {**section, "args": args if isinstance(args, dict) else {}}, slot

@@ -6,7 +6,8 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +15,13 @@ from typing import Any
 
 from torch import nn
 
+from parse_config.groups import group_problems
 from parse_config.options import Section
 from parse_config.type_check import type_problem
 from utils.annotations import annotations_of
 from utils.errors import ConfigError, nearest
+
+LR_LAMBDA = "lr_lambda"  # the argument of schedulers, and its slot: an expression, or a function of the project's own
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Slot:
     required: bool = False
     many: bool = False  # a list of sections
     has_state: bool = False  # of what is built, the checkpoint holds the state: a resume cannot take another
+    nested: Mapping[str, str] = field(default_factory=dict)  # arguments that name types again: name -> key in SLOTS
+    groups: str | None = None  # the provided argument that a config may divide by patterns: see groups.py
+    is_section: bool = True  # False: only what `nested` arguments name
     description: str = ""
 
     def find(self, name: Any, where: str) -> Callable[..., Any]:
@@ -87,12 +94,14 @@ class Slot:
         parameters, annotations = self.parameters(obj), annotations_of(obj)
         for name, value in args.items():
             path = f"{where}.{name:.80}"
-            if name in self._given_by_code(obj, list(signature)):
+            if name == self.groups:
+                yield from group_problems(partial(self.problems, obj, is_complete=False), value, path)
+            elif name in self._given_by_code(obj, list(signature)):
                 yield f"{path}: is given by the code and cannot be set in a config"
             elif name not in parameters and (not takes_any or path in unsure):
                 hint = f"; or --set +{path}=… to pass it anyway" if takes_any else ""
                 yield f"{path}: unknown argument of {obj.__name__}; {nearest(name, parameters)}{hint}"
-            elif name in annotations:
+            elif name in annotations and (value is None or name not in {LR_LAMBDA, *self.nested}):
                 problem = type_problem(annotations[name], value)
                 if problem:
                     yield f"{path}: {problem}"
@@ -152,7 +161,7 @@ class Slot:
         if not f"{defined_in}.".startswith(f"{package}."):
             return f"is defined in {defined_in or 'no module'}; only what {package} itself defines can be named"
         if name in self.excluded:
-            return "does not go with this training step"
+            return "is excluded in slots.py"
         if inspect.isclass(obj):
             return self._class_refusal(obj)
         if not inspect.isfunction(obj):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from enum import Enum
+from numbers import Number
+from types import NoneType, UnionType
+from typing import Annotated, Any
 
 import pydantic
 import torch
@@ -13,13 +16,18 @@ import torch
 from utils.annotations import annotations_of
 from utils.errors import nearest
 
+DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+LISTS = (list, tuple, Sequence, Collection, Iterable)
+
 
 def type_problem(annotation: Any, value: Any) -> str | None:
     """Return why `value`, as JSON holds it, does not fit `annotation`, or None where it fits or cannot be checked."""
     if isinstance(value, dict | list | str) and annotation is not str and _takes(annotation, Callable):
         return None  # lr_lambda, which has a check of its own
-    if is_tensor_list(annotation, value):
+    if is_tensor_list(annotation, value) or (type(value) in (int, float) and Number in _members(annotation)):
         return None
+    if _is_dtype_name(annotation, value):
+        return None if value in DTYPES else f"{value!r:.80} is no type of numbers; {nearest(value, DTYPES)}"
     try:
         adapter = pydantic.TypeAdapter(annotation, config={"arbitrary_types_allowed": True, "strict": True})
         checked = adapter.validate_json(json.dumps(value))  # in JSON a list may stand for a tuple, and 1 for 1.0
@@ -46,13 +54,41 @@ def is_number_list(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) in (int, float) for item in value)
 
 
-def with_tensors(obj: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:
-    """Return `args` with float32 tensors in the place of lists of numbers where `obj` takes tensors."""
+def from_json(obj: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:
+    """Return `args` with what JSON cannot hold where `obj` takes it: float32 tensors, dtypes and members of an Enum."""
     annotations = annotations_of(obj)
-    return {
-        name: torch.tensor(value, dtype=torch.float32) if is_tensor_list(annotations.get(name), value) else value
-        for name, value in args.items()
-    }
+    return {name: _from_json(annotations.get(name), value) for name, value in args.items()}
+
+
+def _from_json(annotation: Any, value: Any) -> Any:
+    if is_tensor_list(annotation, value):
+        return torch.tensor(value, dtype=torch.float32)
+    if _is_dtype_name(annotation, value):
+        return DTYPES[value]
+    is_enum = isinstance(annotation, type) and issubclass(annotation, Enum)
+    return annotation(value) if is_enum else value
+
+
+def _is_dtype_name(annotation: Any, value: Any) -> bool:
+    members = _members(annotation)
+    return isinstance(value, str) and torch.dtype in members and str not in members
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return what a union is of; of any other annotation itself."""
+    if typing.get_origin(annotation) is Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, UnionType):
+        return [member for part in typing.get_args(annotation) for member in _members(part)]
+    return [annotation]
+
+
+def arity(annotation: Any) -> tuple[bool, bool]:
+    """Return whether an argument that is annotated so takes one object, and whether a list of them."""
+    members = [member for member in _members(annotation) if member is not NoneType]
+    is_any = None in members or Any in members
+    is_list = [(typing.get_origin(member) or member) in LISTS for member in members]
+    return is_any or not all(is_list), is_any or any(is_list)
 
 
 def _takes(annotation: Any, kind: Any) -> bool:

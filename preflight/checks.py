@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    LambdaLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
-from parse_config.builder import check_rates
+from parse_config.try_out import check_rates
 from utils import ConfigError
 
 MAX_TRIED_STEPS = 2000  # of a schedule: 0.1 s at most
@@ -29,7 +37,7 @@ def check_run(trainer: Any) -> None:
         if scheduler.mode != monitor.mode:
             followed = trainer.options.monitor
             raise ConfigError(f"lr_scheduler.args.mode: {scheduler.mode!r}, but the value to follow is {followed!r}")
-    if isinstance(scheduler, OneCycleLR | LambdaLR):
+    if scheduler is not None:
         _check_schedule_lasts(trainer, scheduler)
     _try_optimizer(trainer)
     mode = trainer.options.compile and trainer.options.compile.mode
@@ -56,18 +64,29 @@ def _check_graph(trainer: Any, mode: str | None) -> None:
             raise ConfigError(f"trainer.cuda_graph: {reason}")
 
 
-def _check_schedule_lasts(trainer: Any, scheduler: OneCycleLR | LambdaLR) -> None:
-    """Raise ConfigError where the schedule ends, or makes no sense, before the run does."""
+def _check_schedule_lasts(trainer: Any, whole: LRScheduler) -> None:
+    """Raise ConfigError where the schedule, or one in it, ends or makes no sense before its last step."""
     num_steps = trainer.epochs * (trainer.num_steps if trainer.scheduler_interval == "step" else 1)
-    if isinstance(scheduler, OneCycleLR):
-        if scheduler.total_steps < num_steps:
-            raise ConfigError(f"lr_scheduler.args.total_steps: {scheduler.total_steps}, but the run makes {num_steps}")
+    for path, scheduler, last in _inner_schedules("lr_scheduler", whole, num_steps):
+        if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < last:
+            raise ConfigError(f"{path}.args.total_steps: {scheduler.total_steps}, but the run makes {last}")
+        for function in scheduler.lr_lambdas if isinstance(scheduler, LambdaLR) else []:
+            try:
+                function(last)
+            except (ValueError, ArithmeticError) as error:
+                raise ConfigError(f"{path}.args.lr_lambda: {error}") from None
+
+
+def _inner_schedules(path: str, scheduler: LRScheduler, last: int) -> Iterator[tuple[str, LRScheduler, int]]:
+    """Yield (config path, schedule, its last step) of a schedule, or of each that it is made of."""
+    if not isinstance(scheduler, SequentialLR | ChainedScheduler):
+        yield path, scheduler, last
         return
-    for function in scheduler.lr_lambdas:
-        try:
-            function(num_steps)
-        except (ValueError, ArithmeticError) as error:
-            raise ConfigError(f"lr_scheduler.args.lr_lambda: {error}") from None
+    milestones = scheduler._milestones if isinstance(scheduler, SequentialLR) else []
+    for index, inner in enumerate(scheduler._schedulers):
+        start = milestones[index - 1] if index and milestones else 0
+        end = min([last, *milestones[index : index + 1]])
+        yield from _inner_schedules(f"{path}.args.schedulers[{index}]", inner, max(0, end - start))
 
 
 def _try_optimizer(trainer: Any) -> None:

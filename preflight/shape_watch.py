@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from utils import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parent.parent
+TRANSFORMS = ROOT / "base" / "transforms.py"  # what is called from there gets single samples
 ELEMENTWISE_LOSSES: set[Any] = {
     *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.poisson_nll_loss, F.kl_div, F.soft_margin_loss),
     *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.hinge_embedding_loss),
@@ -89,9 +90,12 @@ class ShapeWatch(TorchFunctionMode):
         n = one.shape[:1]
         is_pairs = one.ndim != other.ndim and n == other.shape[:1] and result.shape[:2] == n + n
         if is_pairs and result.numel() > max(one.numel(), other.numel()):
+            frames = traceback.extract_stack()
+            if any(Path(frame.filename) == TRANSFORMS for frame in frames):
+                return
             self._has_warned = True
             self.logger.warning(
-                f"{own_line(traceback.extract_stack())}: {list(one.shape)} and {list(other.shape)} are broadcast to "
+                f"{own_line(frames)}: {list(one.shape)} and {list(other.shape)} are broadcast to "
                 f"{list(result.shape)}, every sample with every other: is that meant?"
             )
 

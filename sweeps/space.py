@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from parse_config import ConfigParser
 from parse_config.config_file import read_config
-from parse_config.schema import Slots
+from parse_config.named import Slots
 from utils.errors import ConfigError, nearest
 
 if TYPE_CHECKING:

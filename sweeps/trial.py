@@ -19,7 +19,7 @@ from checkpoint.file import checkpoint_files
 from checkpoint.run_lock import is_held
 from checkpoint.run_status import STATUS_FILE, read_status
 from parse_config import ConfigParser
-from parse_config.schema import Slots
+from parse_config.named import Slots
 from sweeps.space import Parameter
 from sweeps.study import FILES
 from utils.errors import CheckpointError, ConfigError, RunDirError, reading

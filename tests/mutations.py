@@ -51,6 +51,7 @@ FREE_TEXT = ("name", "data_dir", "path", "target", "save_dir", "lr_lambda", "del
 def mutants(config: dict[str, Any], generator: random.Random) -> Iterator[Mutant]:
     """Yield mutants of a right config: misspelt, missing, extra, of a wrong type, out of range, wrongly nested."""
     leaves = flatten(config)
+    leaves = {path: value for path, value in leaves.items() if not path.endswith("]")}
     for path in leaves:
         *parents, last = path.split(".")
         if "lr_lambda" not in path and len(last) > 1:
@@ -107,8 +108,8 @@ def renamed(config: dict[str, Any], path: str, name: str) -> dict[str, Any]:
 
 def _descend(config: dict[str, Any], path: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     copy = deepcopy(config)
-    *parents, last = path.split(".")
-    node = copy
+    *parents, last = path.replace("[", ".").replace("]", "").split(".")
+    node: Any = copy
     for parent in parents:
-        node = node[parent]
+        node = node[int(parent) if isinstance(node, list) else parent]
     return copy, node, last

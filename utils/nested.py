@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,11 +47,27 @@ def describe(value: Any) -> str:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dicts by dotted path; an empty dict is no leaf."""
+    """Return the leaves of nested dicts by their paths, as in "metrics[0].args.k"; an empty dict is no leaf.
+
+    A list is a leaf, unless there is a dict in it.
+    """
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             leaves |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            for index, item in enumerate(value):
+                leaves |= flatten({f"{key}[{index}]": item}, prefix)
         else:
             leaves[f"{prefix}{key}"] = value
     return leaves
+
+
+def first_key(path: str) -> str:
+    """Return the first key of a path: "metrics" of "metrics[0].args.k"."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
+
+
+def with_brackets(path: str) -> str:
+    """Return a path as messages have it: "metrics[0].args.k" for "metrics.0.args.k"."""
+    return re.sub(r"\.(\d+)(?=[.\[]|$)", r"[\1]", path)

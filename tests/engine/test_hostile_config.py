@@ -314,7 +314,7 @@ BOUNDED = {f"trainer.{name}": 10**9 for name in COUNTS} | {
     "data_loader.args.num_samples": 10**9,
     "arch.args.width": 10**9,
     "arch.args.num_classes": 10**9,
-    "metrics.0.args.k": 10**9,
+    "metrics[0].args.k": 10**9,
 }
 
 

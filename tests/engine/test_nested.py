@@ -103,5 +103,10 @@ def test_a_batch_is_described_for_people(value: Any, text: str) -> None:
     assert describe(value) == text
 
 
-def test_flattened_dicts_have_dotted_paths_and_lists_are_leaves() -> None:
-    assert flatten({"a": {"b": 1, "c": {}}, "d": [{"e": 2}]}) == {"a.b": 1, "d": [{"e": 2}]}
+def test_flattened_dicts_have_paths_and_a_list_is_a_leaf_unless_dicts_are_in_it() -> None:
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}], "f": [3]}) == {
+        "a.b": 1,
+        "d[0]": 1,
+        "d[1].e": 2,
+        "f": [3],
+    }

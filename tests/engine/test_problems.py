@@ -185,7 +185,7 @@ def test_a_schedule_is_evaluated_at_its_first_and_its_last_epoch(config: dict[st
 
 def test_a_new_keyword_takes_a_plus_where_a_type_takes_any(config: dict[str, Any]) -> None:
     config["metrics"] = [{"type": "MeanAbsoluteError"}]
-    with pytest.raises(ConfigError, match=r"metrics.0.args.sync_on_computee: unknown argument .*--set \+metrics"):
+    with pytest.raises(ConfigError, match=r"metrics\[0\].args.sync_on_computee: unknown argument .*--set \+metrics"):
         parsed(config, metrics__0__args__sync_on_computee=False)
     parser = parsed(config, **{"+metrics__0__args__sync_on_compute": False})
     assert parser.init_obj("metrics")[0].sync_on_compute is False
@@ -196,7 +196,7 @@ def test_num_classes_must_be_that_of_the_data(config: dict[str, Any]) -> None:
     config["metrics"] = [{"type": "MulticlassAccuracy", "args": {"num_classes": 4}}]
     assert problems(config) == [
         "arch.args.num_classes: 2, but the data of SampleLoader has 3 classes",
-        "metrics.0.args.num_classes: 4, but the data of SampleLoader has 3 classes",
+        "metrics[0].args.num_classes: 4, but the data of SampleLoader has 3 classes",
     ]
 
 

@@ -116,7 +116,7 @@ def test_arguments_of_a_schedule_are_checked(kind: str, args: dict[str, Any], co
 def test_arguments_of_a_metric_that_is_made_by_its_task_are_checked(config: dict[str, Any]) -> None:
     args = {"task": "multiclas", "num_classes": "3", "top_k": 1.5}
     lines = refusal(config | {"metrics": [{"type": "Accuracy", "args": args}]}).splitlines()
-    assert [line.split(": ")[0] for line in lines] == [f"metrics.0.args.{name}" for name in args]
+    assert [line.split(": ")[0] for line in lines] == [f"metrics[0].args.{name}" for name in args]
 
 
 @pytest.mark.parametrize("key", ["optimizer", "lr_scheduler", "loss", "metrics"])

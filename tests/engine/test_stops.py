@@ -44,7 +44,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "on tensors, a schedule per step": {
         "data_loader__type": "TensorLoader",
         "trainer__save_every_steps": 1,
-        "lr_scheduler": {"type": "LambdaLR", "interval": "step", "args": {"lr_lambda": "0.99 ** step"}},
+        "lr_scheduler": {
+            "type": "SequentialLR",
+            "interval": "step",
+            "args": {
+                "schedulers": [{"type": "LinearLR"}, {"type": "LambdaLR", "args": {"lr_lambda": "0.99 ** step"}}],
+                "milestones": [13],
+            },
+        },
     },
 }
 

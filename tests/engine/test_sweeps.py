@@ -167,7 +167,8 @@ def test_a_grid_with_a_point_that_fails(tmp_path: Path) -> None:
     assert_best_alone_is_the_same(config, [0, 1])
     changed = command(tmp_path, config, {"optimizer.args.lr": [0.01, 0.05]}, "--sampler", "grid", "--seeds", "2")
     with pytest.raises(
-        ConfigError, match=r"toy-space: began otherwise: space: was .*; give this sweep a --name of its own"
+        ConfigError,
+        match=r"toy-space: began otherwise: space\[0\].choices: was .*; give this sweep a --name of its own",
     ):
         sweep.main(changed, slots=toy.SLOTS)
 

@@ -108,6 +108,7 @@ SLOTS: dict[str, Slot | type[Options]] = {
         ("torch.optim",),
         base=Optimizer,
         provided=("params",),
+        groups="params",
         excluded=("LBFGS", "SparseAdam"),
         required=True,
         has_state=True,
@@ -127,7 +128,12 @@ SLOTS: dict[str, Slot | type[Options]] = {
         many=True,
     ),
     "lr_scheduler": Slot(
-        ("torch.optim.lr_scheduler",), base=LRScheduler, provided=("optimizer",), keys=SchedulerSection, has_state=True
+        ("torch.optim.lr_scheduler",),
+        base=LRScheduler,
+        provided=("optimizer",),
+        nested={"schedulers": "lr_scheduler"},
+        keys=SchedulerSection,
+        has_state=True,
     ),
     "lr_lambda": Slot(("toy",), num_inputs=1),
     "teacher": Slot(("toy",), base=nn.Module, factories=True, keys=TeacherSection, has_state=True),
@@ -519,7 +525,7 @@ def build_trainer(config: ConfigParser, trainer_class: TrainerClass | None = Non
     criterion = config.init_obj("loss")
     metrics = config.init_obj("metrics")
 
-    params = param_groups(model)
+    params = param_groups(model, config["optimizer"])
     config.resolve("optimizer", fast_kernels(config.init_ftn("optimizer"), params, options))
     optimizer = config.init_obj("optimizer", params=params)
     lr_scheduler = config.init_obj("lr_scheduler", optimizer=optimizer)

@@ -24,7 +24,7 @@ BAD_CONFIG = {
     "unknown type": ([*GOOD, "--set", "arch.type=MnistModle"], "arch.type: unknown type 'MnistModle'; did you mean"),
     "unknown argument": ([*GOOD, "--set", "optimizer.args.lrr=1"], "optimizer.args.lrr: unknown argument of Adam"),
     "refused value": ([*GOOD, "--lr", "-1"], "Invalid learning rate: -1.0"),
-    "unknown metric": ([*GOOD, "--set", "metrics.0=acuracy"], "metrics.0.type: unknown type 'acuracy'; did you mean"),
+    "unknown metric": ([*GOOD, "--set", "metrics.0=acuracy"], "metrics[0].type: unknown type 'acuracy'; did you mean"),
     "unknown monitor": ([*GOOD, "--set", "trainer.monitor=min val_los"], "did you mean 'val_loss'?"),
     "monitor without split": ([*GOOD, "--set", "data_loader.args.validation_split=0"], "no 'val_loss' in this run"),
     "unknown device": ([*GOOD, "-d", "gpu"], "device: 'gpu' is not allowed here; auto, cpu, mps, cuda or cuda:N"),
