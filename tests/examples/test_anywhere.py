@@ -25,7 +25,7 @@ if __name__ == "__main__":
     with exit_on_user_error():
         run("trainer.epochs=1", "data_loader.args.num_workers=1")
         run_dir = run("trainer.epochs=2")
-        test.main(test.parse_args(["-r", str(run_dir)]))
+        test.main(*test.parse_args(["-r", str(run_dir)]))
 """
 
 
