@@ -73,10 +73,8 @@ class MnistDataLoader(BaseDataLoader):
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
-        Training images are augmented at random (see data_loader/augment.py): moved by up to `max_shift` pixels,
-        and with the probabilities `flip` and `erasing` mirrored and partly erased.
-        First they go through `train_transform`, and those of validation and test through `valid_transform`, one by one,
-        as (1, 28, 28) uint8. What comes out is standardised; floats are taken to be in [0, 1].
+        Images go through `train_transform`, those of validation and test through `valid_transform`, one by one, as
+        (1, 28, 28) uint8; floats that come out must be in [0, 1]. Training images are then augmented at random.
         """
         images, labels, self.source = _load(Path(data_dir), training, source)
         _check_labels(labels, self.num_classes, data_dir)
