@@ -37,6 +37,15 @@ class MetricSection(Section):
     )
 
 
+class OptimizerSection(Section):
+    """An optimizer, and what it does otherwise with some of the weights (see docs/models.md)."""
+
+    no_decay: bool = Field(default=False, description="no weight decay of biases, norms and other vectors")
+    layer_decay: float | None = Field(
+        default=None, gt=0, le=1, description="learning rate of each layer, as a share of that of the layer after it"
+    )
+
+
 class SchedulerSection(Section):
     """A learning-rate scheduler and how often it steps."""
 
@@ -201,6 +210,20 @@ class TrainerOptions(Options):
         return self.tensorboard and "tensorboard" in self.writers
 
 
+class FineTuneOptions(Options):
+    """What to begin from, and what of it to train. Patterns are of the names of weights, as in "layer1.*"."""
+
+    pretrained: Annotated[str | None, MAY_CHANGE] = Field(
+        default=None, description="take from this file what fits: a checkpoint, safetensors or a plain state dict"
+    )
+    freeze: Annotated[list[str], HAS_STATE] = Field(
+        default=[], description='what is not trained, e.g. ["conv1.*", "layer[12].*"]; its BatchNorm stays in eval mode'
+    )
+    unfreeze_at: Annotated[dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")], list[str]], HAS_STATE] = Field(
+        default={}, description='what of it is trained from an epoch on, e.g. {"5": ["layer2.*"]}'
+    )
+
+
 class RunConfig(Options):
     """The keys beside the sections; what sections there are is said in slots.py."""
 
@@ -215,3 +238,4 @@ class RunConfig(Options):
         default="auto", pattern=f"^({DEVICE_PATTERN})$", description="auto, cpu, mps, cuda or cuda:N"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
+    fine_tune: FineTuneOptions = Field(default=FineTuneOptions(), description="see docs/models.md")
