@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from parse_config.options import FineTuneOptions
 from utils.errors import ConfigError, nearest
@@ -67,6 +68,7 @@ class Freezing:
                 group["params"][:] = [weight for weight in weights if weight not in frozen]
                 known = self._states.keys() & set(group["params"])
                 optimizer.state.update({weight: self._states.pop(weight) for weight in known})
+                _start_momentum(optimizer, group)
 
     def _hold_norms(self, frozen: set[nn.Parameter]) -> None:
         """Let BatchNorm of frozen parts stay in eval mode, whatever mode the model is put into."""
@@ -82,6 +84,14 @@ class Freezing:
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     return nn.Module.train(module, False)
+
+
+def _start_momentum(optimizer: Optimizer, group: dict[str, Any]) -> None:
+    """Give a momentum of 0 to what joins a group of a fused SGD, which takes that of all of its weights or of none."""
+    if isinstance(optimizer, SGD) and group["fused"] and group["momentum"]:
+        is_new = ["momentum_buffer" not in optimizer.state.get(weight, {}) for weight in group["params"]]
+        for weight in (weight for weight, new in zip(group["params"], is_new) if new and not all(is_new)):
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def _beside(model: nn.Module, name: str) -> list[nn.Parameter]:

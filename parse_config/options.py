@@ -5,6 +5,7 @@ A key's marks say what a resume makes of another value, and which loop must foll
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -219,9 +220,17 @@ class FineTuneOptions(Options):
     freeze: Annotated[list[str], HAS_STATE] = Field(
         default=[], description='what is not trained, e.g. ["conv1.*", "layer[12].*"]; its BatchNorm stays in eval mode'
     )
-    unfreeze_at: Annotated[dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")], list[str]], HAS_STATE] = Field(
+    unfreeze_at: Annotated[dict[str, list[str]], HAS_STATE] = Field(
         default={}, description='what of it is trained from an epoch on, e.g. {"5": ["layer2.*"]}'
     )
+
+    @field_validator("unfreeze_at")
+    @classmethod
+    def _are_epochs(cls, unfreeze_at: dict[str, list[str]]) -> dict[str, list[str]]:
+        for key in unfreeze_at:
+            if not re.fullmatch("[1-9][0-9]{0,8}", key):
+                raise ValueError(f'{key!r:.40} is no epoch; give some as in {{"5": ["layer2.*"]}}')
+        return unfreeze_at
 
 
 class RunConfig(Options):
