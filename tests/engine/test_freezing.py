@@ -45,9 +45,13 @@ def test_frozen_weights_and_statistics_stay_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["Adam", "Adagrad", "SGD", "Rprop", "NAdam"])
 def test_a_run_that_stops_around_the_epoch_that_thaws_goes_on_to_the_bit(optimizer: str, tmp_path: Path) -> None:
-    changes = {"optimizer": {"type": optimizer, "args": {"lr": 0.01}}, "trainer__epochs": 3, "fine_tune": THAWED}
+    changes: dict[str, Any] = {
+        "optimizer": {"type": optimizer, "args": {"lr": 0.01}},
+        "trainer__epochs": 3,
+        "fine_tune": THAWED,
+    }
     if optimizer == "SGD":
-        changes["optimizer"]["args"]["momentum"] = 0.9  # type: ignore[index]
+        changes["optimizer"]["args"]["momentum"] = 0.9
     places = range(5, 15) if optimizer == "Adam" else (6, 7)
     whole = assert_exact_at(places, tmp_path, **changes)
     initial = toy.build_trainer(parsed(small_config(tmp_path))).model.state_dict()
@@ -162,7 +166,7 @@ def test_layer_decay_and_no_decay_divide_every_group() -> None:
     model = Deep()
     section = {"args": {"lr": 0.1, "weight_decay": 0.5}, "no_decay": True, "layer_decay": 0.5}
     optimizer = torch.optim.AdamW(param_groups(model, section), lr=0.1, weight_decay=0.5)
-    rates = {}
+    rates: dict[str, Any] = {}
     names = {weight: name for name, weight in model.named_parameters()}
     for group in optimizer.param_groups:
         rates |= {names[weight]: (group["lr"], group["weight_decay"]) for weight in group["params"]}
