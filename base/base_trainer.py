@@ -72,7 +72,7 @@ class BaseTrainer(ABC):
         self.criterion = criterion
         self.metric_ftns = metric_ftns
         self.optimizer = optimizer
-        self.freezing = Freezing(model, optimizer, config.section("fine_tune"), self.options.epochs)
+        self.freezing = Freezing(model, optimizer, config.section("fine_tune"))
         self.epochs: int = self.options.epochs
         self.position = Position()
         self.strategy = Alone(self.options, self.device, config["seed"])

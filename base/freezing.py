@@ -27,7 +27,7 @@ class Freezing:
     empty, so that a schedule has as many values in every epoch. Without options it changes nothing.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, options: FineTuneOptions, num_epochs: int) -> None:
+    def __init__(self, model: nn.Module, optimizer: Any, options: FineTuneOptions) -> None:
         """Freeze what is frozen in the first epoch. `optimizer` is one or a dict of them.
 
         Raises ConfigError for a pattern that matches nothing, and where nothing is left to train.
@@ -38,7 +38,7 @@ class Freezing:
         self.parameters: list[nn.Parameter] = [weight for one in self.groups for group in one for weight in group]
         """What the optimizers train, now or later."""
         self._states: dict[nn.Parameter, Any] = {}  # of frozen weights: Adagrad makes one at once
-        self.first_epochs = _first_epochs(model, options, num_epochs)  # of frozen weights; None: never
+        self.first_epochs = _first_epochs(model, options)  # of frozen weights; None: never
         self._by_name = dict(model.named_parameters())
         self.begin(1)
 
@@ -99,14 +99,14 @@ def _beside(model: nn.Module, name: str) -> list[nn.Parameter]:
     return list(model.get_submodule(name.rpartition(".")[0]).parameters())
 
 
-def _first_epochs(model: nn.Module, options: FineTuneOptions, num_epochs: int) -> dict[str, int | None]:
+def _first_epochs(model: nn.Module, options: FineTuneOptions) -> dict[str, int | None]:
     """Return the frozen weights by name, with the first epoch that trains them, None where none does."""
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     epochs: dict[str, int | None] = dict.fromkeys(matching(names, options.freeze, f"{WHERE}.freeze"))
     for key, patterns in sorted(options.unfreeze_at.items(), key=lambda item: int(item[0])):
         where = f"{WHERE}.unfreeze_at.{key}"
-        if not 2 <= int(key) <= num_epochs:
-            raise ConfigError(f"{where}: give an epoch from 2 to {num_epochs}, the last one of the run")
+        if int(key) < 2:
+            raise ConfigError(f"{where}: give an epoch from 2 on, and take what is trained in the first out of freeze")
         frozen = [name for name, first in epochs.items() if first is None]
         epochs |= dict.fromkeys(matching(frozen, patterns, where, "frozen weight"), int(key))
     return epochs

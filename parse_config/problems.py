@@ -61,6 +61,8 @@ def find_oddities(config: dict[str, Any]) -> Iterator[str]:
         yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
     if trainer["monitor"] == "off" and trainer["keep_best"] > 1:
         yield f"trainer.keep_best: {trainer['keep_best']} has no effect, as trainer.monitor is off"
+    for epoch in (key for key in config["fine_tune"]["unfreeze_at"] if int(key) > trainer["epochs"]):
+        yield f"fine_tune.unfreeze_at.{epoch}: is never reached: there are {trainer['epochs']} epochs"
     milestones = scheduler.get("args", {}).get("milestones", [])
     if milestones != sorted(set(milestones)):
         yield f"lr_scheduler.args.milestones: {milestones!s:.80} do not increase"

@@ -27,7 +27,7 @@ SMALLEST = {  # of each family, with the size of images that it takes
     "efficientnet_v2_s": 32,
     "googlenet": 32,
     "inception_v3": 75,
-    "maxvit_t": 64,
+    "maxvit_t": 224,
     "mnasnet0_5": 32,
     "mobilenet_v2": 32,
     "mobilenet_v3_small": 32,
@@ -82,14 +82,18 @@ def test_every_family_trains_a_step_with_seven_classes(name: str, channels: int)
     model = TorchvisionModel(name, None, 7, channels, image_size=size if name in FIXED_SIZE else None)
     model.train()
     images, targets = torch.randn(4, channels, size, size), torch.tensor([0, 2, 4, 6])
-    before = {key: value.clone() for key, value in model.named_parameters()}
-    logits = model(images)
-    assert logits.shape == (4, 7)
-    nn.functional.cross_entropy(logits, targets).backward()
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    for _ in range(2):  # the head of some begins with 0, so that a first step changes it alone
+        optimizer.zero_grad()
+        logits = model(images)
+        assert logits.shape == (4, 7)
+        nn.functional.cross_entropy(logits, targets).backward()
+        optimizer.step()
+    assert logits.isfinite().all()
     still = [key for key, value in model.named_parameters() if torch.equal(value, before[key])]
-    assert len(still) < len(before) / 4, still
-    assert model.eval()(images).isfinite().all()
+    assert len(still) < len(before) / 10, still
+    assert model.eval()(images).shape == (4, 7)
 
 
 def test_a_model_of_torchvision_trains_and_is_tested_without_its_file(digits_dir: Path, tmp_path: Path) -> None:
