@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 
-from parse_config import MetricSection, Options, SchedulerSection, Slot
+from parse_config import MetricSection, OptimizerSection, Options, SchedulerSection, Slot
 from trainer.options import TrainerOptions
 
 SLOTS: dict[str, Slot | type[Options]] = {
@@ -19,6 +19,7 @@ SLOTS: dict[str, Slot | type[Options]] = {
         ("model.*",),
         base=nn.Module,
         factories=True,
+        provided=("is_new", "trusted_repos"),
         required=True,
         has_state=True,
         description="model: a class of model/, or a function there that returns one",
@@ -36,6 +37,7 @@ SLOTS: dict[str, Slot | type[Options]] = {
         base=Optimizer,
         provided=("params",),
         groups="params",
+        keys=OptimizerSection,
         # LBFGS wants a closure, SparseAdam sparse gradients: other training steps than that of trainer/trainer.py.
         excluded=("LBFGS", "SparseAdam"),
         required=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from base.freezing import describe_groups
 from distributed import world_size
 from logger import epoch_line, epoch_row, named
 
@@ -16,6 +17,8 @@ def announce_start(trainer: BaseTrainer) -> None:
     """Log what is trained on what, or from where it is resumed."""
     trainer.loop.warn_of_what_is_ignored()
     trainer.board.start()
+    for line in describe_groups(trainer.optimizer, trainer.model, trainer.freezing):
+        trainer.logger.debug(line)
     num_samples = f"; {trainer.loop.loader.n_samples:,} training samples" if trainer.loop.is_followed else ""
     trainer.logger.info(f"device {trainer.device}{num_samples}{_shared(trainer)}")
     if trainer.config.resume:

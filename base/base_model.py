@@ -5,13 +5,16 @@ from __future__ import annotations
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from base.groups import divided
 from checkpoint.file import load_checkpoint
+from checkpoint.foreign import as_dtypes_of, read_weights
 from checkpoint.parts import eval_weights, load_fitting_weights
 from distributed.fsdp import shard
 from parse_config import ConfigParser
@@ -50,16 +53,18 @@ class BaseModel(nn.Module, ABC):
 def param_groups(model: nn.Module, section: Mapping[str, Any] | None = None) -> list[Any]:
     """Return what an optimizer of `model` trains: what a BaseModel says, or every parameter that requires gradients.
 
-    Where `section`, the config's of the optimizer, has groups by pattern, these are it instead. Raises ConfigError.
+    Where `section`, the config's of the optimizer, has groups by pattern, these are it instead; it also says whether
+    they are divided further, by `no_decay` and `layer_decay`. Raises ConfigError.
     """
-    if groups := (section or {}).get("args", {}).get("params"):
-        return _groups_by_pattern(model, groups, "optimizer.args.params")
+    section = section or {}
+    if by_pattern := section.get("args", {}).get("params"):
+        return divided(model, _groups_by_pattern(model, by_pattern, "optimizer.args.params"), section)
     groups = model.param_groups() if isinstance(model, BaseModel) else BaseModel.param_groups(model)  # type: ignore[arg-type]
     # Lists, as the groups are gone through more than once, and `parameters()` can be only once.
     for group in (group for group in groups if isinstance(group, dict)):
         params = group["params"]
         group["params"] = [params] if isinstance(params, torch.Tensor) else list(params)
-    return groups
+    return divided(model, groups, section)
 
 
 def _groups_by_pattern(model: nn.Module, groups: Sequence[dict[str, Any]], where: str) -> list[dict[str, Any]]:
@@ -89,6 +94,7 @@ def prepare_model(
     """
     if isinstance(model, BaseModel) and not config.resume:
         model.adapt(data_loader)
+    config.has_taken_weights = False  # the model of a search for a batch size has
     take_weights(model, config)
     model = model.to(device)
     accelerate(model, config.section("trainer"))
@@ -97,9 +103,17 @@ def prepare_model(
 
 
 def take_weights(model: nn.Module, config: ConfigParser) -> None:
-    """Load the weights that a new run begins with, once, where -c and -r name them. Raises CheckpointError."""
-    if config.init_from and not config.has_taken_weights:
-        config.has_taken_weights = True
+    """Load the weights that a new run begins with, once: of fine_tune.pretrained, and those that -c and -r name.
+
+    Raises CheckpointError.
+    """
+    if config.resume or config.has_taken_weights:
+        return
+    config.has_taken_weights = True
+    if pretrained := config.section("fine_tune").pretrained:
+        weights = as_dtypes_of(model, read_weights(Path(pretrained)))
+        config.get_logger("train").info(load_fitting_weights(model, weights, pretrained))
+    if config.init_from:
         weights, where = eval_weights(load_checkpoint(config.init_from)), str(config.init_from)
         if config.section("trainer").init_weights == "fitting":
             config.get_logger("train").info(load_fitting_weights(model, weights, where))

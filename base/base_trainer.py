@@ -16,10 +16,11 @@ from torch import nn
 from base.announce import announce_end, announce_epoch, announce_start
 from base.base_model import take_weights
 from base.board import Board
+from base.freezing import Freezing
 from base.monitor import Monitor
 from base.plain_loop import PlainLoop
 from base.recording import recorded, saved_when_stopped, wait_for_save
-from base.resume import check_exactness, parts_of, restore
+from base.resume import check_exactness, parts_of, restore, saved_epoch
 from checkpoint.environment import describe_environment
 from checkpoint.file import load_checkpoint
 from checkpoint.run_dir import check_file_handles, set_aside_later
@@ -71,6 +72,7 @@ class BaseTrainer(ABC):
         self.criterion = criterion
         self.metric_ftns = metric_ftns
         self.optimizer = optimizer
+        self.freezing = Freezing(model, optimizer, config.section("fine_tune"))
         self.epochs: int = self.options.epochs
         self.position = Position()
         self.strategy = Alone(self.options, self.device, config["seed"])
@@ -146,10 +148,15 @@ class BaseTrainer(ABC):
         announce_epoch(self, log, is_best)
         self.last_log = log
         self.position.after_epoch()
+        self._unfreeze()
         is_due = epoch % self.options.save_period == 0 or epoch == self.epochs or self.monitor.should_stop
         is_due = is_due or self.monitor.is_kept(epoch)
         if is_due or is_best or not self.loop.can_be_saved:
             self._save(epoch if is_due else None, save_best=is_best)
+
+    def _unfreeze(self) -> None:
+        """Train what is no longer frozen in this epoch; before a save, so that its state has what its epoch trains."""
+        self.strategy.train_too(self.freezing.begin(self.position.epoch))
 
     def _after_step(self) -> None:
         """Move on by one optimizer step; save where that is due; raise Stopped where a signal came."""
@@ -232,6 +239,7 @@ class BaseTrainer(ABC):
         """
         checkpoint = load_checkpoint(resume_path)
         check_exactness(checkpoint, self.environment, self.config, self.logger)
+        self.strategy.train_too(self.freezing.begin(saved_epoch(checkpoint)))  # first: the optimizer's groups follow it
         self.last_log = restore(checkpoint, self._stateful(), self.strategy, self.device, resume_path)
         check_same_run(resume_path.parent, checkpoint["logs"], resume_path)
         # Steps were made, in another process: else torch warns where a resumed run begins with the scheduler's step.

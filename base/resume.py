@@ -102,6 +102,13 @@ def check_exactness(
         logger.info(f"changed: {change}")
 
 
+def saved_epoch(checkpoint: dict[str, Any]) -> int:
+    """Return the epoch that a run goes on with; 1 of a malformed checkpoint, which `restore` refuses."""
+    position = checkpoint.get("position")
+    epoch = position.get("epoch") if isinstance(position, dict) else None
+    return epoch if type(epoch) is int else 1
+
+
 def restore(
     checkpoint: dict[str, Any], parts: Mapping[str, Stateful], strategy: Alone, device: torch.device, path: Path
 ) -> dict[str, float]:

@@ -63,6 +63,10 @@ class DataParallel(Averaging):
     Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training".
     """
 
+    def __init__(self, options: Any, device: torch.device, seed: int) -> None:
+        super().__init__(options, device, seed)
+        self._late: list[nn.Parameter] = []
+
     def attach(self, modules: list[nn.Module], parameters: list[nn.Parameter], position: Position) -> None:
         """Let every backward of the last microbatch of a step average the gradients, overlapped with computing."""
         from torch.distributed._composable.replicate import replicate
@@ -75,6 +79,21 @@ class DataParallel(Averaging):
             replicate(module, **{name: getattr(chosen, name) for name in names})
             type(module).__name__ = name  # that of the subclass that this made of it
         super().attach(modules, parameters, position)
+
+    def train_too(self, parameters: list[nn.Parameter]) -> None:
+        """Take more of what is trained; DDP, which has its buckets by now, knows nothing of these."""
+        super().train_too(parameters)
+        self._late += parameters
+
+    def end_step(self, losses: list[Tensor]) -> Tensor:
+        """Return the sum of this process's `losses`; average the gradients that DDP does not."""
+        if self._late:
+            grads = [torch.zeros_like(late) if late.grad is None else late.grad for late in self._late]
+            sums = torch.cat([grad.reshape(-1) for grad in grads])
+            dist.all_reduce(sums)
+            for late, grad, part in zip(self._late, grads, sums.split([grad.numel() for grad in grads])):
+                late.grad = grad.copy_(part.view(grad.shape) / world_size())
+        return super().end_step(losses)
 
     def passes(self, microbatches: Sequence[Any], weights: list[Weight]) -> Iterator[Pair]:
         """Yield the microbatches; gradients are exchanged in the backward of the last one alone."""

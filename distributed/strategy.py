@@ -62,6 +62,10 @@ class Alone:
         """Take what is trained: `parameters`, all in `modules`, on the device; and where the run is from now on."""
         self.modules, self.parameters, self.position = modules, parameters, position
 
+    def train_too(self, parameters: list[nn.Parameter]) -> None:
+        """Take more of what is trained, in the modules of `attach`: weights that were frozen until now."""
+        self.parameters = [*self.parameters, *parameters]
+
     def begin_step(self, microbatches: Sequence[Any], weights: list[Weight]) -> tuple[list[Weight], Total]:
         """Return the weights of this process's losses, and a function that returns what to divide them by.
 

@@ -43,6 +43,7 @@ class Builder:
         self.config = config
         self.slots = slots
         self.facts: dict[str, Any] = {}
+        self.known: dict[str, Any] = {}  # what the command line says, to whom a slot provides arguments of these names
 
     def build(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> Any:
         """Build section `name`: a class becomes an object, a function itself or a partial of it.
@@ -111,8 +112,9 @@ class Builder:
             build = partial(self.build_nested, nested[argument][0], given=given, variable=section.get("interval"))
             built = [build(entry, where) for where, entry in entries(args[argument], f"{path}.args.{argument}")]
             args[argument] = built if isinstance(args[argument], list) else built[0]
-        wanted = self.facts.keys() & inspect.signature(found).parameters.keys() if self.facts else ()
-        return {key: self.facts[key] for key in wanted} | args
+        names = inspect.signature(found).parameters.keys() if self.facts or provided else ()
+        facts = {key: self.facts[key] for key in self.facts.keys() & names}
+        return facts | args | {key: self.known[key] for key in self.known.keys() & names & set(provided)}
 
     def build_nested(
         self, name: str, entry: Any, path: str, given: Mapping[str, Any] | None = None, variable: str | None = None

@@ -87,6 +87,8 @@ def add_override_flags(parser: argparse.ArgumentParser, options: Iterable[Custom
     parser.add_argument(
         "--run-id", metavar="ID", type=_directory_name, help="name of a new run's directory; default: date and time"
     )
+    text = "run the code of this repository on GitHub, which a HubModel names; repeatable"
+    parser.add_argument("--trust-repo", action="append", metavar="OWNER/NAME", default=[], help=text)
     parser.add_argument("--set", action="append", metavar="PATH=VALUE", help="override any config key; repeatable")
     parser.set_defaults(set=[])
 

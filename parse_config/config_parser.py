@@ -46,6 +46,8 @@ class ConfigParser:
     """With --kfold."""
     goes_on = False
     """With --resume-latest."""
+    trusted_repos: tuple[str, ...] = ()
+    """With --trust-repo: "owner/name" of those whose code may run. Never from a config, which may be a stranger's."""
 
     def __init__(
         self,
@@ -119,6 +121,7 @@ class ConfigParser:
         config = cls._from_file(path, overrides, slots=slots, is_rehearsal=is_rehearsal, **how)
         config.as_if, config.num_folds = command_line.as_if_of(cli), command_line.num_folds_of(cli)
         config.goes_on, config.finds_lr = goes_on, finds_lr
+        config.trusted_repos = tuple(cli.trust_repo)
         config.allow_inexact = getattr(cli, "allow_inexact", False)
         if goes_on and not config.num_folds:
             config.go_on_with_newest()
@@ -166,6 +169,7 @@ class ConfigParser:
         A list of sections gives a list, a missing section None. `args` and `kwargs` are what the code knows and the
         config cannot. Types come from the slot, and before that from `module`, where the code gives one.
         """
+        self.builder.known = {"is_new": self.resume is None, "trusted_repos": self.trusted_repos}
         with main_first():
             built = self.builder.build(name, module, *args, **kwargs)
         if resolved := getattr(built, "resolved_args", None):

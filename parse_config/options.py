@@ -5,6 +5,7 @@ A key's marks say what a resume makes of another value, and which loop must foll
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -34,6 +35,15 @@ class MetricSection(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = Field(
         default=None, description="what the metric is called in logs; default: its type"
+    )
+
+
+class OptimizerSection(Section):
+    """An optimizer, and what it does otherwise with some of the weights (see docs/models.md)."""
+
+    no_decay: bool = Field(default=False, description="no weight decay of biases, norms and other vectors")
+    layer_decay: float | None = Field(
+        default=None, gt=0, le=1, description="learning rate of each layer, as a share of that of the layer after it"
     )
 
 
@@ -201,6 +211,28 @@ class TrainerOptions(Options):
         return self.tensorboard and "tensorboard" in self.writers
 
 
+class FineTuneOptions(Options):
+    """What to begin from, and what of it to train. Patterns are of the names of weights, as in "layer1.*"."""
+
+    pretrained: Annotated[str | None, MAY_CHANGE] = Field(
+        default=None, description="take from this file what fits: a checkpoint, safetensors or a plain state dict"
+    )
+    freeze: Annotated[list[str], HAS_STATE] = Field(
+        default=[], description='what is not trained, e.g. ["conv1.*", "layer[12].*"]; its BatchNorm stays in eval mode'
+    )
+    unfreeze_at: Annotated[dict[str, list[str]], HAS_STATE] = Field(
+        default={}, description='what of it is trained from an epoch on, e.g. {"5": ["layer2.*"]}'
+    )
+
+    @field_validator("unfreeze_at")
+    @classmethod
+    def _are_epochs(cls, unfreeze_at: dict[str, list[str]]) -> dict[str, list[str]]:
+        for key in unfreeze_at:
+            if not re.fullmatch("[1-9][0-9]{0,8}", key):
+                raise ValueError(f'{key!r:.40} is no epoch; give some as in {{"5": ["layer2.*"]}}')
+        return unfreeze_at
+
+
 class RunConfig(Options):
     """The keys beside the sections; what sections there are is said in slots.py."""
 
@@ -215,3 +247,4 @@ class RunConfig(Options):
         default="auto", pattern=f"^({DEVICE_PATTERN})$", description="auto, cpu, mps, cuda or cuda:N"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
+    fine_tune: FineTuneOptions = Field(default=FineTuneOptions(), description="see docs/models.md")

@@ -61,6 +61,14 @@ def find_oddities(config: dict[str, Any]) -> Iterator[str]:
         yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
     if trainer["monitor"] == "off" and trainer["keep_best"] > 1:
         yield f"trainer.keep_best: {trainer['keep_best']} has no effect, as trainer.monitor is off"
+    optimizer = config.get("optimizer") or {}
+    has_rates = optimizer.get("layer_decay") or any(
+        "lr" in group for group in optimizer.get("args", {}).get("params", [])
+    )
+    if has_rates and isinstance(scheduler.get("args", {}).get("max_lr"), int | float):
+        yield "lr_scheduler.args.max_lr: one value replaces the learning rates of all groups; give a list of them"
+    for epoch in (key for key in config["fine_tune"]["unfreeze_at"] if int(key) > trainer["epochs"]):
+        yield f"fine_tune.unfreeze_at.{epoch}: is never reached: there are {trainer['epochs']} epochs"
     milestones = scheduler.get("args", {}).get("milestones", [])
     if milestones != sorted(set(milestones)):
         yield f"lr_scheduler.args.milestones: {milestones!s:.80} do not increase"

@@ -52,6 +52,7 @@ def _check_graph(trainer: Any, mode: str | None) -> None:
     changes_momentum = getattr(trainer.lr_scheduler, "cycle_momentum", False)
     reasons = [
         (trainer.device.type != "cuda", f"it needs a GPU; this run is on {trainer.device}"),
+        (bool(trainer.config["fine_tune"]["unfreeze_at"]), "the graph's weights stay, but fine_tune.unfreeze_at adds"),
         (trainer.scaler.is_enabled(), "precision fp16 has a loss scale that changes; give bf16"),
         (trainer.train_metrics.has_modules, "torchmetrics count on the host; give functions of model/metric.py"),
         (trainer.options.grad_checkpointing, "it cannot hold grad_checkpointing, which looks at the random state"),

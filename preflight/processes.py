@@ -26,6 +26,8 @@ def share_data(trainer: Any) -> None:
     strategy.check()
     for optimizer in (value for value in vars(trainer).values() if isinstance(value, torch.optim.Optimizer)):
         strategy.check_optimizer(optimizer)
+    if trainer.options.strategy.type == "fsdp" and world_size() > 1 and trainer.config["fine_tune"]["unfreeze_at"]:
+        raise ConfigError("fine_tune.unfreeze_at: does not go with fsdp, which shards the gradients that there are")
     if strategy.num_shards > 1:
         trainer.data_loader.batch_sampler.share = Slices(strategy.num_shards, strategy.own_shards)
     if world_size() > 1 and trainer.options.cuda_graph:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from base import BaseTrainer
+from base.freezing import describe_groups
 from preflight.shape_watch import ShapeWatch
 from preflight.summary import first_call, summarize
 from utils.device import peak_memory
@@ -48,6 +49,7 @@ def rehearse(trainer: BaseTrainer) -> list[str]:
     trainer.loop.attach()
     trainer._preflight()
     trainer.loop.warn_of_what_is_ignored()
+    groups = describe_groups(trainer.optimizer, trainer.model, trainer.freezing)
     with TemporaryDirectory() as folder:  # for loops that write files of their own into the run directory
         trainer.config.save_dir = Path(folder)
         is_watched = type(trainer)._preflight is BaseTrainer._preflight and not trainer.options.compile
@@ -58,7 +60,7 @@ def rehearse(trainer: BaseTrainer) -> list[str]:
         step_s = max(0.0, run_few_steps(trainer, limit) - first_s) / (limit - 1)
         costs = _cost_lines(trainer, step_s)  # before the summary, which takes memory too
         layers = [line for args, kwargs in calls for line in summarize(trainer.model, args, kwargs)]
-    return [*_data_lines(trainer), *layers, *costs]
+    return [*_data_lines(trainer), *layers, *groups, *costs]
 
 
 def _data_lines(trainer: BaseTrainer) -> list[str]:

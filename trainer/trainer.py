@@ -76,7 +76,7 @@ class Trainer(BaseTrainer):
         self.scheduler_interval = config.section("lr_scheduler").interval if lr_scheduler else "epoch"
         is_channels_last = lay_out(model, self.options.channels_last, device, self._try_batch)
         config.resolve("trainer", {"channels_last": is_channels_last})
-        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.parameters = self.freezing.parameters  # all that the optimizer trains, now or later
         self._set_up_step()
         self.train_metrics = self.strategy.tracker("loss", metric_ftns=metric_ftns, device=device)
         self.valid_metrics = self.strategy.tracker("loss", metric_ftns=metric_ftns, device=device)
