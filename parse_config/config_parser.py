@@ -121,8 +121,7 @@ class ConfigParser:
         config = cls._from_file(path, overrides, slots=slots, is_rehearsal=is_rehearsal, **how)
         config.as_if, config.num_folds = command_line.as_if_of(cli), command_line.num_folds_of(cli)
         config.goes_on, config.finds_lr = goes_on, finds_lr
-        config.trusted_repos = tuple(cli.trust_repo)
-        config.allow_inexact = getattr(cli, "allow_inexact", False)
+        config.allow_inexact, config.trusted_repos = getattr(cli, "allow_inexact", False), tuple(cli.trust_repo)
         if goes_on and not config.num_folds:
             config.go_on_with_newest()
         if getattr(cli, "print_config", False):

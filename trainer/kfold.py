@@ -92,9 +92,14 @@ def _unfinished(config: ConfigParser, folder: Path, number: int, num_folds: int)
             continue  # of fold 10, or killed before its first save
         if read_status(run_dir).get("status") in DONE:
             return run_dir
-        return ConfigParser(saved_config(run_dir), resume=find_checkpoint(run_dir), slots=config.slots)
+        return _trusting(ConfigParser(saved_config(run_dir), find_checkpoint(run_dir), slots=config.slots), config)
     changes = {"data_loader;args;fold": f"{number}/{num_folds}", "data_loader;args;validation_split": 0}
-    return ConfigParser(deepcopy(config.config), modification=changes, run_id=name, slots=config.slots)
+    return _trusting(ConfigParser(deepcopy(config.config), None, changes, name, slots=config.slots), config)
+
+
+def _trusting(fold: ConfigParser, config: ConfigParser) -> ConfigParser:
+    fold.trusted_repos = config.trusted_repos
+    return fold
 
 
 def _summary(runs: list[Path]) -> dict[str, Any]:
