@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from data_loader.csv_reader import CsvReader, read_at
 from utils import DataError, fsync_dir
@@ -55,10 +56,10 @@ def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache
     key = sample.key(columns)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        path = _find(cache_dir, key)
+        path = find_cached(cache_dir, key)
         if path is None:
-            with _locked(cache_dir):
-                path = _find(cache_dir, key) or _convert(reader, columns, cache_dir, key)
+            with cache_locked(cache_dir):
+                path = find_cached(cache_dir, key) or _convert(reader, columns, cache_dir, key)
         if not reader.notes and path.with_suffix(".txt").exists():
             logger.warning(path.with_suffix(".txt").read_text("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -66,12 +67,13 @@ def cached_table(reader: CsvReader, columns: list[str], sample: CsvSample, cache
     return path, path.stem.removeprefix(f"{key}-")
 
 
-def _find(cache_dir: Path, key: str) -> Path | None:
+def find_cached(cache_dir: Path, key: str) -> Path | None:
+    """Return the file that the cache has for `key`, if any; its stem ends with the checksum of its values."""
     return next(cache_dir.glob(f"{key}-*.npy"), None)
 
 
 @contextmanager
-def _locked(cache_dir: Path) -> Iterator[None]:
+def cache_locked(cache_dir: Path) -> Iterator[None]:
     """Hold the lock of `cache_dir`, and delete what a killed process left half-written."""
     notice = f"{cache_dir}: waiting for another process, which converts a table there"
     with file_lock(cache_dir / ".lock", on_wait=partial(logger.info, notice)):
@@ -86,12 +88,12 @@ def _convert(reader: CsvReader, columns: list[str], cache_dir: Path, key: str) -
     num_rows, checksum = 0, 0
     try:
         with open(temp, "wb") as file:
-            _write_header(file, (0, len(columns)))
+            write_npy_header(file, (0, len(columns)))
             for rows in reader.blocks(columns):
                 file.write(rows.data)
                 num_rows, checksum = num_rows + len(rows), zlib.crc32(rows.data, checksum)
             file.seek(0)
-            _write_header(file, (num_rows, len(columns)))
+            write_npy_header(file, (num_rows, len(columns)))
             file.flush()
             os.fsync(file.fileno())
         path = cache_dir / f"{key}-{checksum:08x}.npy"
@@ -104,7 +106,7 @@ def _convert(reader: CsvReader, columns: list[str], cache_dir: Path, key: str) -
     return path
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+def write_npy_header(file: BinaryIO, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:
     """Write the header of an .npy file, in which NumPy leaves room for the number of rows to grow."""
-    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, MappedBatches, TensorBatches, split_indices
+from base import BaseDataLoader, MappedBatches, TensorBatches, split_indices
 from data_loader.csv_cache import CsvSample, cached_table
 from data_loader.csv_reader import CsvReader
+from data_loader.samplers import SamplerArg, drawing
 from utils import ConfigError, DataError
 from utils.annotations import BatchSize, DataPath, NumWorkers, PositiveFloat, Share
 
@@ -43,6 +45,7 @@ class CsvDataLoader(BaseDataLoader):
         delimiter: str = ",",
         max_memory: PositiveFloat = 4.0,
         cache_dir: DataPath = "saved/.cache/",
+        sampler: SamplerArg | None = None,
     ) -> None:
         """Load the rows of the training split, or with `training=False` of the test split.
 
@@ -67,10 +70,13 @@ class CsvDataLoader(BaseDataLoader):
             validation_split if training else 0,
             num_workers,
             indices=kept if training else held_out,
+            sampler=drawing(sampler, _targets(dataset), partial(_column, reader)) if training and sampler else None,
         )
 
 
-def _load(reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path, training: bool) -> BatchDataset:
+def _load(
+    reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Path, training: bool
+) -> TensorBatches | MappedBatches:
     """Return the columns, the last of them as the target, in memory or mapped. Raises DataError."""
     reader.check(columns)
     sample = CsvSample(reader)
@@ -81,6 +87,18 @@ def _load(reader: CsvReader, columns: list[str], max_bytes: float, cache_dir: Pa
         return mapped
     table = _in_memory(reader, columns)
     return TensorBatches(table[:, :-1], table[:, -1:])
+
+
+def _targets(dataset: TensorBatches | MappedBatches) -> Tensor:
+    if isinstance(dataset, MappedBatches):
+        return torch.from_numpy(dataset.table[:, -1].copy())
+    return dataset.targets.flatten()
+
+
+def _column(reader: CsvReader, name: str) -> Tensor:
+    """Return the values of a column, (rows,). Raises DataError."""
+    reader.check([name])
+    return _in_memory(reader, [name]).flatten()
 
 
 def _in_memory(reader: CsvReader, columns: list[str]) -> Tensor:

@@ -6,7 +6,7 @@ import gzip
 import logging
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Le
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 
 from base import AugmentedBatches, BaseDataLoader, BatchDataset, TensorBatches, TransformedBatches, split_indices
 from data_loader.augment import Augmentation
+from data_loader.samplers import SamplerArg, drawing
 from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, Probability, Share
 from utils.files import open_regular
@@ -59,7 +59,7 @@ class MnistDataLoader(BaseDataLoader):
         erasing: Probability = 0.0,
         train_transform: Sequence[nn.Module] = (),
         valid_transform: Sequence[nn.Module] = (),
-        sampler: Callable[[Tensor], Sampler[int]] | None = None,
+        sampler: SamplerArg | None = None,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
@@ -81,7 +81,7 @@ class MnistDataLoader(BaseDataLoader):
             validation_split if training else 0,
             num_workers,
             valid_dataset=plain,
-            sampler=sampler if training else None,
+            sampler=drawing(sampler, labels) if training else None,
         )
         self.resolved_args["source"] = self.source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import get_worker_info
 from base import BaseDataLoader, BatchDataset
 from base.datasets import Indices
 from data_loader.parquet_table import ParquetTable, Shard
+from data_loader.samplers import SamplerArg, drawing
 from utils import ConfigError, DataError
 from utils.annotations import BatchSize, DataPath, NonNegativeInt, NumWorkers, PositiveFloat, Share
 
@@ -52,6 +54,7 @@ class ParquetDataLoader(BaseDataLoader):
         valid_path: DataPath | None = None,
         split_seed: NonNegativeInt = 0,
         max_memory: PositiveFloat = 0.25,
+        sampler: SamplerArg | None = None,
     ) -> None:
         """Read the footers of the training data, or with `training=False` of `test_path`.
 
@@ -66,6 +69,10 @@ class ParquetDataLoader(BaseDataLoader):
         valid_set = None
         if training and valid_path is not None:
             valid_set = ParquetBatches(ParquetTable(valid_path, self.features, self.target), max_memory)
+        drawn_by = None
+        if training and sampler is not None:
+            values = partial(_values, path, self.features, self.target, max_memory)
+            drawn_by = drawing(sampler, values(self.target), values)
         super().__init__(
             dataset,
             batch_size,
@@ -74,6 +81,7 @@ class ParquetDataLoader(BaseDataLoader):
             num_workers,
             validation_set=valid_set,
             split_seed=split_seed,
+            sampler=drawn_by,
         )
         self.resolved_args |= {"features": self.features, "target": self.target}  # for a test_path of another order
 
@@ -148,6 +156,13 @@ class ParquetBatches(BatchDataset):
         out = self._kept[slot][: self.sizes[number]]
         self.table.read(*self.blocks[number], out, use_threads=get_worker_info() is None)
         self._slots[number], self._used[slot] = slot, self._round + 1
+
+
+def _values(path: str, features: list[str], target: str, max_memory: float, name: str) -> Tensor:
+    """Return the values of a column, (rows,) float32; a sampler that weighs all rows has them in memory."""
+    part = 1 if name == target else 0
+    batches = ParquetBatches(ParquetTable(path, features if part else [name], target), max_memory)
+    return torch.cat([batches.__getitems__(rows)[part] for rows in torch.arange(len(batches)).split(1 << 16)]).flatten()
 
 
 def _blocks(table: ParquetTable) -> list[tuple[Shard, range]]:
