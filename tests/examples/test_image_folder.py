@@ -247,7 +247,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no directories; there is one for each class"):
         load(tmp_path / "images")
     (tmp_path / "images" / "cat").mkdir()
-    with pytest.raises(DataError, match="cat: no images; their names end with .bmp"):
+    with pytest.raises(DataError, match="cat: no images; their names end with"):
         load(tmp_path / "images")
     write_noise(tmp_path / "images", 4)
     with pytest.raises(DataError, match="there is no test split"):
