@@ -19,6 +19,7 @@ PARTS = (
     "gpu",
     "model_size",
     "csv_scaling",
+    "image_loading",
     "checkpoint_stall",
     "startup",
 )

@@ -38,8 +38,8 @@ def write_noise(root: Path, count: int, class_names: tuple[str, ...] = ("cat", "
 
 def load(root: Path, **args: Any) -> ImageFolderDataLoader:
     """Load the images of 8 by 8 at `root`."""
-    args = {"size": 8, "batch_size": 16, "cache_dir": str(root.parent / "cache")} | args
-    return ImageFolderDataLoader(str(root), **args)
+    given: dict[str, Any] = {"size": 8, "batch_size": 16, "cache_dir": str(root.parent / "cache")}
+    return ImageFolderDataLoader(str(root), **given | args)
 
 
 def epoch(loader: ImageFolderDataLoader, number: int = 1, first: int = 0) -> list[Tensor]:

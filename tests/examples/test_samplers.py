@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,10 @@ def test_processes_share_the_one_global_order(name: str) -> None:
 
 def test_what_is_drawn_is_what_the_sampler_says() -> None:
     everything = torch.arange(len(LABELS))
-    draws: Callable[..., Tensor] = lambda *args, **options: torch.cat(drawn(load(partial(*args, **options))))  # noqa: E731
+
+    def draws(sampler: SamplerArg, **options: Any) -> Tensor:
+        return torch.cat(drawn(load(partial(sampler, **options))))
+
     assert torch.equal(draws(samplers.sequential), everything)
     assert torch.equal(draws(samplers.random).sort().values, everything)
     assert torch.equal(draws(samplers.subset, indices=[5, 900, 7]).sort().values, torch.tensor([5, 7, 900]))
@@ -112,7 +114,8 @@ def test_weights_come_from_a_column_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("id,w,y\n" + "".join(f"{i},{w},1\n" for i, w in enumerate(weights)))
     pq.write_table(pa.table(table), tmp_path / "data.parquet", row_group_size=25)
     options: dict[str, Any] = {"target": "y", "features": ["id"], "batch_size": 8}
-    for weigh in ({"column": "w"}, {"path": str(tmp_path / "weights.npy")}):
+    sources: list[dict[str, Any]] = [{"column": "w"}, {"path": str(tmp_path / "weights.npy")}]
+    for weigh in sources:
         options["sampler"] = partial(samplers.weighted, num_samples=400, **weigh)
         one = torch.cat(drawn(CsvDataLoader(str(tmp_path / "data.csv"), **options)))
         mapped = CsvDataLoader(
