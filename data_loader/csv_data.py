@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class CsvDataLoader(BaseDataLoader):
             validation_split if training else 0,
             num_workers,
             indices=kept if training else held_out,
-            sampler=drawing(sampler, _targets(dataset), partial(_column, reader)) if training and sampler else None,
+            sampler=_drawing(sampler, dataset, reader) if training else None,
         )
 
 
@@ -89,10 +90,14 @@ def _load(
     return TensorBatches(table[:, :-1], table[:, -1:])
 
 
-def _targets(dataset: TensorBatches | MappedBatches) -> Tensor:
+def _drawing(sampler: SamplerArg | None, dataset: TensorBatches | MappedBatches, reader: CsvReader) -> Any:
+    if sampler is None:
+        return None
     if isinstance(dataset, MappedBatches):
-        return torch.from_numpy(dataset.table[:, -1].copy())
-    return dataset.targets.flatten()
+        targets = torch.from_numpy(dataset.table[:, -1].copy())
+    else:
+        targets = dataset.targets.flatten()
+    return drawing(sampler, targets, partial(_column, reader))
 
 
 def _column(reader: CsvReader, name: str) -> Tensor:

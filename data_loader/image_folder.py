@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -69,21 +69,10 @@ class ImageFolderDataLoader(BaseDataLoader):
         read = partial(
             _Images, size=sides, channels=channels, cache_dir=cache_dir, skip_damaged=skip_damaged, keep=cache
         )
-        roots = _roots(Path(path), validation_split, test_split)
-        files = find_images(roots.train)
-        self.class_names, self.num_classes = files.class_names, len(files.class_names)
-        if not training and roots.test is not None:
-            images = read(find_images(roots.test, self.class_names))
-            parts = torch.full((len(images.files.names),), TEST)
-        elif not training and not test_split:
-            raise DataError(f"{path}: has no test/, and {WHERE}.test_split is 0: there is no test split to evaluate on")
-        else:
-            images = read(files)
-            parts = torch.tensor([_part(name, validation_split, test_split) for name in images.files.names])
-        valid_set = read(find_images(roots.valid, self.class_names)) if training and roots.valid is not None else None
+        images, parts, valid = _read(Path(path), read, training, validation_split, test_split)
+        self.class_names, self.num_classes = images.files.class_names, len(images.files.class_names)
         validating = partial(_Images.batches, transforms=valid_transform, where=f"{WHERE}.valid_transform")
         plain = validating(images)
-        self._check_parts(parts, training, validation_split)
         super().__init__(
             images.batches(train_transform, f"{WHERE}.train_transform") if training else plain,
             batch_size,
@@ -91,7 +80,7 @@ class ImageFolderDataLoader(BaseDataLoader):
             0,
             num_workers,
             valid_dataset=plain,
-            validation_set=validating(valid_set) if valid_set else None,
+            validation_set=validating(valid) if valid else None,
             indices=(parts == (TRAIN if training else TEST)).nonzero().flatten(),
             valid_indices=(parts == VALID).nonzero().flatten() if training and validation_split else None,
             sampler=drawing(sampler, images.labels) if training else None,
@@ -102,12 +91,25 @@ class ImageFolderDataLoader(BaseDataLoader):
         """Return the number and the names of the classes."""
         return {"num_classes": self.num_classes, "class_names": self.class_names}
 
-    def _check_parts(self, parts: Tensor, training: bool, validation_split: float) -> None:
-        """Raise ConfigError where a split by name, parts (N,), leaves nothing."""
-        wanted = {TRAIN: "train on"} | ({VALID: "validate on"} if validation_split else {})
-        for part, purpose in (wanted if training else {TEST: "test on"}).items():
-            if not bool((parts == part).any()):
-                raise ConfigError(f"{WHERE}: the split of {len(parts)} images by their names leaves none to {purpose}")
+
+def _read(
+    path: Path, read: Callable[[ImageFiles], _Images], training: bool, validation_split: float, test_split: float
+) -> tuple[_Images, Tensor, _Images | None]:
+    """Return the images, of which split each is, (N,), and the images of val/. Raises ConfigError, DataError."""
+    roots = _roots(path, validation_split, test_split)
+    files = find_images(roots.train)
+    if not training and roots.test is not None:
+        images = read(find_images(roots.test, files.class_names))
+        return images, torch.full((len(images.files.names),), TEST), None
+    if not training and not test_split:
+        raise DataError(f"{path}: has no test/, and {WHERE}.test_split is 0: there is no test split to evaluate on")
+    images = read(files)
+    parts = torch.tensor([_part(name, validation_split, test_split) for name in images.files.names])
+    wanted = {TRAIN: "train on"} | ({VALID: "validate on"} if validation_split else {})
+    for part, purpose in (wanted if training else {TEST: "test on"}).items():
+        if not bool((parts == part).any()):
+            raise ConfigError(f"{WHERE}: the split of {len(parts)} images by their names leaves none to {purpose}")
+    return images, parts, read(find_images(roots.valid, files.class_names)) if training and roots.valid else None
 
 
 class _Roots(NamedTuple):
@@ -159,4 +161,4 @@ class _Images:
 
 def _scaled(images: Tensor) -> Tensor:
     """Return floats as they are, and uint8 as float32 in [0, 1]."""
-    return images if images.is_floating_point() else images.float() / 255
+    return images if images.is_floating_point() else images.float().div_(255)

@@ -66,13 +66,8 @@ class ParquetDataLoader(BaseDataLoader):
             raise DataError(f"{path}: data_loader.args.test_path is not given: there is no test split to evaluate on")
         dataset = ParquetBatches(ParquetTable(path if training else str(test_path), features, target), max_memory)
         *self.features, self.target = dataset.table.columns
-        valid_set = None
-        if training and valid_path is not None:
-            valid_set = ParquetBatches(ParquetTable(valid_path, self.features, self.target), max_memory)
-        drawn_by = None
-        if training and sampler is not None:
-            values = partial(_values, path, self.features, self.target, max_memory)
-            drawn_by = drawing(sampler, values(self.target), values)
+        valid = valid_path if training else None
+        valid_set = ParquetBatches(ParquetTable(valid, self.features, self.target), max_memory) if valid else None
         super().__init__(
             dataset,
             batch_size,
@@ -81,7 +76,7 @@ class ParquetDataLoader(BaseDataLoader):
             num_workers,
             validation_set=valid_set,
             split_seed=split_seed,
-            sampler=drawn_by,
+            sampler=_drawing(sampler, path, dataset) if training else None,
         )
         self.resolved_args |= {"features": self.features, "target": self.target}  # for a test_path of another order
 
@@ -156,6 +151,14 @@ class ParquetBatches(BatchDataset):
         out = self._kept[slot][: self.sizes[number]]
         self.table.read(*self.blocks[number], out, use_threads=get_worker_info() is None)
         self._slots[number], self._used[slot] = slot, self._round + 1
+
+
+def _drawing(sampler: SamplerArg | None, path: str, dataset: ParquetBatches) -> Any:
+    if sampler is None:
+        return None
+    *features, target = dataset.table.columns
+    values = partial(_values, path, features, target, dataset.max_memory)
+    return drawing(sampler, values(target), values)
 
 
 def _values(path: str, features: list[str], target: str, max_memory: float, name: str) -> Tensor:

@@ -66,14 +66,14 @@ def test_lists_are_padded(tmp_path: Path) -> None:
 
 def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(ROWS)}).save_to_disk(str(tmp_path / "rows"))
-    with pytest.raises(ConfigError, match="split: .*rows has no 'trian'; did you mean 'train'"):
+    with pytest.raises(ConfigError, match=r"split: .*rows has no 'trian'; did you mean 'train'"):
         load(tmp_path / "rows", tmp_path, split="trian")
     with pytest.raises(DataError, match="has no column 'c'"):
         load(tmp_path / "rows", tmp_path, columns=["c"])
     with pytest.raises(DataError, match="No such file"):
         load(tmp_path / "none.csv", tmp_path)
     (tmp_path / "bad.parquet").write_text("no table")
-    with pytest.raises(DataError, match="bad.parquet: cannot be read"):
+    with pytest.raises(DataError, match=r"bad.parquet: cannot be read"):
         load(tmp_path / "bad.parquet", tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match="pip install datasets"):
