@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,3 +56,20 @@ class KeptWorkers(BatchDataset):
     def held_targets(self) -> Tensor | None:
         """Return those of the dataset."""
         return self.dataset.held_targets()
+
+
+@contextmanager
+def workers_ended(loader: Any) -> Iterator[None]:
+    """Afterwards end the workers that `loader`, and the one that it has split off, have kept.
+
+    The garbage collector would do so at any time, in any thread or in a worker that is forked meanwhile, and hang.
+    """
+    try:
+        yield
+    finally:
+        owners: list[Any] = [loader, getattr(loader, "_valid_loader", None)]
+        for owner in owners:
+            iterator = getattr(owner, "_iterator", None)
+            if iterator is not None:
+                iterator._shutdown_workers()
+                owner._iterator = None

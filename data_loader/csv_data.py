@@ -53,11 +53,9 @@ class CsvDataLoader(BaseDataLoader):
         Raises DataError, with row and column, where the file is missing, empty, ragged, lacks a column, or holds
         something other than a finite float32 where a number belongs; ConfigError where the arguments make no sense.
         """
-        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
-            raise ConfigError(f"data_loader.args.delimiter: {delimiter!r}; give one character, no quote or line end")
+        _check_delimiter(delimiter)
         reader = CsvReader(Path(path), delimiter)
-        names = dict.fromkeys(reader.header)
-        self.features = [name for name in names if name != target] if features is None else features
+        self.features = [n for n in dict.fromkeys(reader.header) if n != target] if features is None else features
         if not self.features or len({*self.features, target}) != len(self.features) + 1:
             raise ConfigError(f"data_loader.args.features: {self.features}; name different columns, not the target")
         dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training)
@@ -73,6 +71,11 @@ class CsvDataLoader(BaseDataLoader):
             indices=kept if training else held_out,
             sampler=_drawing(sampler, dataset, reader) if training else None,
         )
+
+
+def _check_delimiter(delimiter: str) -> None:
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+        raise ConfigError(f"data_loader.args.delimiter: {delimiter!r}; give one character, no quote or line end")
 
 
 def _load(

@@ -35,6 +35,9 @@ class ImageFolderDataLoader(BaseDataLoader):
     An image is turned as its EXIF data says, scaled to cover `size` (a number, or [height, width]) and cropped evenly;
     16 bits become 8. With `cache` all images are decoded once, into a file in `cache_dir`, which is mapped. Workers
     stay alive between epochs.
+
+    Training images go through `train_transform`, those of validation and test through `valid_transform`, one by one,
+    as (channels, H, W) uint8. Integers that come out are scaled to [0, 1], floats are left as they are.
     """
 
     def __init__(
@@ -58,33 +61,24 @@ class ImageFolderDataLoader(BaseDataLoader):
     ) -> None:
         """Find the images. With `cache` or `skip_damaged` all are decoded now, unless that was done before.
 
-        Training images go through `train_transform`, those of validation and test through `valid_transform`, one by
-        one, as (channels, H, W) uint8. Integers that come out are scaled to [0, 1], floats are left as they are.
-
-        Raises ConfigError where the splits make no sense; DataError where a directory or class is missing, and with a
-        line for each damaged image: of all of them now with `cache`, else of a batch when it is read. With
-        `skip_damaged` they are left out, and logged.
+        Raises ConfigError where the splits make no sense; DataError where a class is missing, and with a line for each
+        damaged image: of all now with `cache`, else of a batch when it is read. `skip_damaged` leaves them out.
         """
-        sides = (size, size) if isinstance(size, int) else (size[0], size[1])
-        read = partial(
-            _Images, size=sides, channels=channels, cache_dir=cache_dir, skip_damaged=skip_damaged, keep=cache
-        )
-        images, parts, valid = _read(Path(path), read, training, validation_split, test_split)
+        read = partial(_Images, size=size, channels=channels, cache_dir=cache_dir, skip=skip_damaged, keep=cache)
+        images, valid, splits = _read(Path(path), read, training, validation_split, test_split)
         self.class_names, self.num_classes = images.files.class_names, len(images.files.class_names)
-        validating = partial(_Images.batches, transforms=valid_transform, where=f"{WHERE}.valid_transform")
-        plain = validating(images)
+        plain = images.batches(valid_transform, "valid_transform")
         super().__init__(
-            images.batches(train_transform, f"{WHERE}.train_transform") if training else plain,
+            images.batches(train_transform, "train_transform") if training else plain,
             batch_size,
             shuffle and training,
             0,
             num_workers,
             valid_dataset=plain,
-            validation_set=validating(valid) if valid else None,
-            indices=(parts == (TRAIN if training else TEST)).nonzero().flatten(),
-            valid_indices=(parts == VALID).nonzero().flatten() if training and validation_split else None,
+            validation_set=valid.batches(valid_transform, "valid_transform") if valid else None,
             sampler=drawing(sampler, images.labels) if training else None,
             keep_workers=True,
+            **splits,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -94,13 +88,12 @@ class ImageFolderDataLoader(BaseDataLoader):
 
 def _read(
     path: Path, read: Callable[[ImageFiles], _Images], training: bool, validation_split: float, test_split: float
-) -> tuple[_Images, Tensor, _Images | None]:
-    """Return the images, of which split each is, (N,), and the images of val/. Raises ConfigError, DataError."""
+) -> tuple[_Images, _Images | None, dict[str, Any]]:
+    """Return the images, those of val/, and the arguments that split the first. Raises ConfigError, DataError."""
     roots = _roots(path, validation_split, test_split)
     files = find_images(roots.train)
     if not training and roots.test is not None:
-        images = read(find_images(roots.test, files.class_names))
-        return images, torch.full((len(images.files.names),), TEST), None
+        return read(find_images(roots.test, files.class_names)), None, {}
     if not training and not test_split:
         raise DataError(f"{path}: has no test/, and {WHERE}.test_split is 0: there is no test split to evaluate on")
     images = read(files)
@@ -109,7 +102,11 @@ def _read(
     for part, purpose in (wanted if training else {TEST: "test on"}).items():
         if not bool((parts == part).any()):
             raise ConfigError(f"{WHERE}: the split of {len(parts)} images by their names leaves none to {purpose}")
-    return images, parts, read(find_images(roots.valid, files.class_names)) if training and roots.valid else None
+    splits = {"indices": (parts == (TRAIN if training else TEST)).nonzero().flatten()}
+    if training and validation_split:
+        splits["valid_indices"] = (parts == VALID).nonzero().flatten()
+    valid = read(find_images(roots.valid, files.class_names)) if training and roots.valid else None
+    return images, valid, splits
 
 
 class _Roots(NamedTuple):
@@ -138,25 +135,31 @@ class _Images:
     """The whole images among `files`, to be decoded or in the cache."""
 
     def __init__(
-        self, files: ImageFiles, size: tuple[int, int], channels: int, cache_dir: str, skip_damaged: bool, keep: bool
+        self,
+        files: ImageFiles,
+        size: int | tuple[int, int],
+        channels: int,
+        cache_dir: str,
+        skip: bool,
+        keep: bool,
     ) -> None:
+        sides = (size, size) if isinstance(size, int) else (size[0], size[1])
         kept = None
-        if keep or skip_damaged:
-            files, kept = whole_images(files, size, channels, Path(cache_dir), skip_damaged=skip_damaged, keep=keep)
+        if keep or skip:
+            files, kept = whole_images(files, sides, channels, Path(cache_dir), skip_damaged=skip, keep=keep)
         self.files = files
         self.labels = torch.tensor(files.labels)
-        self.identity = identity(files, size, channels, with_times=False)
-        self.images: DecodedImages | MappedImages = DecodedImages(files, size, channels)
+        self.identity = identity(files, sides, channels, with_times=False)
+        self.images: DecodedImages | MappedImages = DecodedImages(files, sides, channels)
         if kept is not None:
             self.images = MappedImages(*kept)
 
-    def batches(self, transforms: Sequence[nn.Module], where: str) -> BatchDataset:
-        """Return them through `transforms`, as float32."""
+    def batches(self, transforms: Sequence[nn.Module], name: str) -> BatchDataset:
+        """Return them through `transforms`, the argument `name`, as float32."""
         if not transforms:
             return ImageBatches(self.images, self.labels, self.identity, _scaled)
-        return TransformedBatches(
-            ImageBatches(self.images, self.labels, self.identity), transforms, where, finish=_scaled
-        )
+        plain = ImageBatches(self.images, self.labels, self.identity)
+        return TransformedBatches(plain, transforms, f"{WHERE}.{name}", finish=_scaled)
 
 
 def _scaled(images: Tensor) -> Tensor:
