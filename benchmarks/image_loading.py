@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from data_loader.image_folder import ImageFolderDataLoader
 from report import Section, table
+from speed.modes import keep_freed_memory
 
 NUM_IMAGES, NUM_CLASSES, SHAPE = 2000, 10, (375, 500, 3)
 SIZES = (64, 224)
@@ -25,6 +26,7 @@ BATCH_SIZE, NUM_WORKERS = 64, 2
 
 def part(options: argparse.Namespace) -> Section:
     """Measure an epoch of each loader in turn, after one of warming up."""
+    keep_freed_memory()  # as train.py does; the workers of all inherit it
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         write_images(Path(folder) / "images")
