@@ -28,7 +28,12 @@ SLOTS: dict[str, Slot | type[Options]] = {
         ("data_loader.*",),
         base=DataLoader,
         provided=("training",),
-        nested={"train_transform": "transform", "valid_transform": "transform", "sampler": "sampler"},
+        nested={
+            "train_transform": "transform",
+            "valid_transform": "transform",
+            "sampler": "sampler",
+            "collate": "collate",
+        },
         required=True,
         description="data: a class of data_loader/",
     ),
@@ -88,11 +93,22 @@ SLOTS: dict[str, Slot | type[Options]] = {
         description="transforms of torchvision.transforms.v2 or data_loader/transforms.py",
     ),
     "sampler": Slot(
-        ("torch.utils.data.sampler",),
+        ("data_loader.samplers", "torch.utils.data.sampler"),
         base=Sampler,
-        provided=("data_source", "generator"),
-        excluded=("BatchSampler",),  # the loader makes the batches
+        factories=True,
+        provided=("samples", "data_source", "generator"),
+        nested={"sampler": "sampler"},
+        excluded={
+            "BatchSampler": 'give "batch"',
+            "DistributedSampler": "it is not needed: every process takes its part of the one global order by itself",
+        },
         is_section=False,
-        description="a sampler of torch.utils.data",
+        description="a function of data_loader/samplers.py or a sampler of torch.utils.data",
+    ),
+    "collate": Slot(
+        ("data_loader.collate",),
+        num_inputs=1,
+        is_section=False,
+        description="a function of data_loader/collate.py that makes a batch of a list of samples",
     ),
 }

@@ -5,10 +5,11 @@ from base.bad_label import name_samples
 from base.base_data_loader import BaseDataLoader, counted
 from base.base_model import BaseModel, param_groups, prepare_model
 from base.base_trainer import BaseTrainer
-from base.datasets import AugmentedBatches, BatchDataset, MappedBatches, TensorBatches
+from base.datasets import AugmentedBatches, BatchDataset, TensorBatches
 from base.ema import Ema
 from base.finite import FiniteWatch
 from base.loss_weight import Weight, loss_denominator, weighted
+from base.mapped import MappedBatches
 from base.meter import StepMeter
 from base.microbatch import Microbatch, first_samples
 from base.new_inputs import Chunk, NewInputs

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
 from base.datasets import BatchDataset, SeededSamples
+from base.kept_workers import KeptWorkers
 from base.microbatch import Microbatch, first_samples
 from base.new_inputs import NewInputs
 from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps
@@ -76,12 +77,14 @@ class BaseDataLoader(DataLoader[Any]):
         split_seed: int = 0,
         fold: Fold | None = None,
         sampler: Sampler[Any] | Callable[[Tensor], Sampler[Any]] | None = None,
+        keep_workers: bool = False,
     ) -> None:
         """Use the samples `indices`, (N,) int64, of `dataset`, by default all.
 
         `sampler` draws the training samples, by their positions in the training split, (n,) int64, that the function
-        gets; with nothing held out it may be a sampler of torch's itself. Raises ConfigError where the arguments
-        contradict each other, or nothing is left to train on.
+        gets; with nothing held out it may be a sampler of torch's itself. With `keep_workers` the workers are started
+        once, not in each epoch; a BatchDataset must then keep nothing else of an epoch than what `set_epoch` sets.
+        Raises ConfigError where the arguments contradict each other, or nothing is left to train on.
         """
         _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
         valid_dataset = dataset if valid_dataset is None else valid_dataset
@@ -94,6 +97,7 @@ class BaseDataLoader(DataLoader[Any]):
         self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
         self.resolved_args: dict[str, Any] = {}
         self.num_workers_asked = num_workers
+        self._keep_workers = keep_workers and num_workers > 0
         self._collate = collate_fn
         self._valid = (valid_dataset, valid_indices, batch_size)
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
@@ -268,7 +272,8 @@ class BaseDataLoader(DataLoader[Any]):
             batch_sampler = DrawnBatchSampler(drawn_by, indices, batch_size, as_lists=as_lists)
         is_forked = self.num_workers_asked > 0 and sys.platform == "linux" and hasattr(os, "fork")
         return {
-            "dataset": batched,
+            "dataset": KeptWorkers(batched) if self._keep_workers else batched,
+            "persistent_workers": self._keep_workers,
             "batch_sampler": batch_sampler,
             "num_workers": self.num_workers_asked,
             "collate_fn": self._collate or (default_collate if isinstance(batched, SeededSamples) else keep_batch),

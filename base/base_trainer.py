@@ -17,6 +17,7 @@ from base.announce import announce_end, announce_epoch, announce_start
 from base.base_model import take_weights
 from base.board import Board
 from base.freezing import Freezing
+from base.kept_workers import workers_ended
 from base.monitor import Monitor
 from base.plain_loop import PlainLoop
 from base.recording import recorded, saved_when_stopped, wait_for_save
@@ -119,7 +120,7 @@ class BaseTrainer(ABC):
         check_file_handles(getattr(self.loop.loader, "num_workers", 0))
         with StopSignals() as self.signals, self.config.held_run_dir() as check_held:
             log_sizes = self._resume(self.config.resume)["logs"] if self.config.resume else None
-            with recorded(self, log_sizes, check_held), failures_shared():
+            with recorded(self, log_sizes, check_held), failures_shared(), workers_ended(self.loop.loader):
                 announce_start(self)
                 if self.config.resume is None:
                     self._save(None)  # fails on a full or read-only disk before training does

@@ -18,6 +18,18 @@ LOOKUP_SAMPLES = 1 << 20
 WINDOW_BLOCKS = 256  # so many blocks are shuffled together, unless the dataset says otherwise
 
 
+class EpochIndices(list[int]):
+    """The dataset indices of a batch on their way to a worker, and the seed and epoch that they belong to."""
+
+    def __init__(self, indices: Iterable[int], seed: int, epoch: int) -> None:
+        super().__init__(indices)
+        self.seed, self.epoch = seed, epoch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to a worker as plain data."""
+        return type(self), (list(self), self.seed, self.epoch)
+
+
 class EpochBatchSampler(Sampler[Any]):
     """Batches of dataset indices, the last one possibly smaller.
 
@@ -73,7 +85,8 @@ class EpochBatchSampler(Sampler[Any]):
     def __iter__(self) -> Iterator[Tensor | list[int]]:
         batches = self._up_to_limit(self.batches(self.seed, self.epoch, self.first_batch))
         batches = self.share.batches(batches)
-        return (batch.tolist() for batch in batches) if self.as_lists else batches
+        seed, epoch = self.seed, self.epoch
+        return (EpochIndices(batch.tolist(), seed, epoch) for batch in batches) if self.as_lists else batches
 
     def _up_to_limit(self, items: Iterator[T]) -> Iterator[T]:
         if self.max_batches is None:

@@ -20,6 +20,7 @@ PARTS = (
     "model_size",
     "csv_scaling",
     "predict_rows",
+    "image_loading",
     "checkpoint_stall",
     "startup",
 )

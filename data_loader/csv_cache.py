@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from data_loader.csv_float32 import Rows
 from data_loader.csv_reader import CsvReader, read_at
@@ -85,14 +86,14 @@ def write_table(cache_dir: Path, key: str, blocks: Iterable[Rows], num_columns: 
     num_rows, checksum = 0, 0
     try:
         with open(temp, "wb") as file:
-            _write_header(file, (0, num_columns))
+            write_npy_header(file, (0, num_columns))
             for rows in blocks:
                 values = rows.data.cast("B")
                 for at in range(0, len(values), WRITE_BYTES):
                     file.write(values[at : at + WRITE_BYTES])
                 num_rows, checksum = num_rows + len(rows), zlib.crc32(rows.data, checksum)
             file.seek(0)
-            _write_header(file, (num_rows, num_columns))
+            write_npy_header(file, (num_rows, num_columns))
             file.flush()
             os.fsync(file.fileno())
         path = cache_dir / f"{key}-{checksum:08x}.npy"
@@ -136,7 +137,7 @@ def _convert(reader: CsvReader, columns: list[str], cache_dir: Path, key: str) -
     return write_table(cache_dir, key, blocks, len(columns), lambda: {"warnings": reader.notes} if reader.notes else {})
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+def write_npy_header(file: BinaryIO, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:
     """Write the header of an .npy file, in which NumPy leaves room for the number of rows to grow."""
-    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

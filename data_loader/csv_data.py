@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from data_loader.csv_reader import CsvReader
 from data_loader.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
 from data_loader.new_rows import CsvFormat, NewRows
 from data_loader.number_encoder import NumberEncoder
+from data_loader.samplers import SamplerArg, drawing
 from data_loader.table_splits import split_of
 from utils import ConfigError, DataError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
@@ -52,14 +54,14 @@ class CsvDataLoader(BaseDataLoader):
         max_memory: PositiveFloat = 4.0,
         cache: Annotated[bool, MAY_CHANGE] = True,
         cache_dir: DataPath = "saved/.cache/",
+        sampler: SamplerArg | None = None,
     ) -> None:
         """Load the rows of the training split, or with `training=False` of the test split.
 
         Raises DataError, with row and column, where the file is missing, empty, ragged, lacks a column, or holds
         something other than a finite float32 where a number belongs; ConfigError where the arguments make no sense.
         """
-        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
-            raise ConfigError(f"data_loader.args.delimiter: {delimiter!r}; give one character, no quote or line end")
+        _check_delimiter(delimiter)
         reader = CsvReader(Path(path), delimiter)
         self.features = [n for n in dict.fromkeys(reader.header) if n != target] if features is None else features
         if not self.features or len({*self.features, target}) != len(self.features) + 1:
@@ -70,7 +72,8 @@ class CsvDataLoader(BaseDataLoader):
         split = (validation_split, fold) if training else (0, None)
         indices = split_of(len(dataset), test_split, training)
         loaded = (dataset, batch_size, shuffle and training, split[0], num_workers)
-        super().__init__(*loaded, indices=indices, fold=split[1])
+        draw = _drawing(sampler, dataset, reader, target) if training else None
+        super().__init__(*loaded, indices=indices, fold=split[1], sampler=draw)
 
     def facts(self) -> dict[str, Any]:
         """Return the names of the features in their order, by which new rows are read."""
@@ -84,6 +87,11 @@ class CsvDataLoader(BaseDataLoader):
         if names is None:  # of a run that an earlier version trained
             names = [name for name in CsvReader(Path(args["path"]), delimiter).header if name != args["target"]]
         return NewRows(NumberEncoder(names), [args["target"]], csv=CsvFormat(delimiter))
+
+
+def _check_delimiter(delimiter: str) -> None:
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+        raise ConfigError(f"data_loader.args.delimiter: {delimiter!r}; give one character, no quote or line end")
 
 
 def _load(
@@ -106,6 +114,20 @@ def _load(
     if keeps:
         keep_table(table, batches, cache_dir, key, {"warnings": reader.notes})
     return batches
+
+
+def _drawing(sampler: SamplerArg | None, dataset: BatchDataset, reader: CsvReader, target: str) -> Any:
+    if sampler is None:
+        return None
+    held = dataset.held_targets()
+    targets = _column(reader, target) if held is None else held.flatten()
+    return drawing(sampler, targets, partial(_column, reader))
+
+
+def _column(reader: CsvReader, name: str) -> Tensor:
+    """Return the values of a column, (rows,). Raises DataError."""
+    reader.check([name])
+    return _in_memory(reader, [name]).flatten()
 
 
 def _in_memory(reader: CsvReader, columns: list[str]) -> Tensor:

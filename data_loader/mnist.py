@@ -6,7 +6,7 @@ import gzip
 import logging
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Le
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 
 from base import (
     AugmentedBatches,
@@ -28,6 +27,7 @@ from base import (
 )
 from data_loader.augment import Augmentation
 from data_loader.new_images import NewImages
+from data_loader.samplers import SamplerArg, drawing
 from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, Probability, Share
 from utils.files import open_regular
@@ -69,7 +69,7 @@ class MnistDataLoader(BaseDataLoader):
         fold: Fold | None = None,
         train_transform: Sequence[nn.Module] = (),
         valid_transform: Sequence[nn.Module] = (),
-        sampler: Callable[[Tensor], Sampler[int]] | None = None,
+        sampler: SamplerArg | None = None,
     ) -> None:
         """Load the training split, or with `training=False` the test split. Raises ConfigError, DataError.
 
@@ -90,7 +90,7 @@ class MnistDataLoader(BaseDataLoader):
             num_workers,
             valid_dataset=plain,
             fold=fold if training else None,
-            sampler=sampler if training else None,
+            sampler=drawing(sampler, labels) if training else None,
         )
         self.resolved_args["source"] = self.source
 

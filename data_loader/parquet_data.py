@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from base.datasets import Indices
 from data_loader.new_rows import NewRows
 from data_loader.number_encoder import NumberEncoder
 from data_loader.parquet_table import ParquetTable, Shard
+from data_loader.samplers import SamplerArg, drawing
 from utils import ConfigError, DataError
 from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, PositiveFloat, Share
 
@@ -56,6 +58,7 @@ class ParquetDataLoader(BaseDataLoader):
         split_seed: NonNegativeInt = 0,
         fold: Fold | None = None,
         max_memory: PositiveFloat = 0.25,
+        sampler: SamplerArg | None = None,
     ) -> None:
         """Read the footers of the training data, or with `training=False` of `test_path`.
 
@@ -67,14 +70,14 @@ class ParquetDataLoader(BaseDataLoader):
             raise DataError(f"{path}: data_loader.args.test_path is not given: there is no test split to evaluate on")
         dataset = ParquetBatches(ParquetTable(path if training else str(test_path), features, target), max_memory)
         *self.features, self.target = dataset.table.columns
-        valid_set = None
-        if training and valid_path is not None:
-            valid_set = ParquetBatches(ParquetTable(valid_path, self.features, self.target), max_memory)
+        valid = valid_path if training else None
+        valid_set = ParquetBatches(ParquetTable(valid, self.features, self.target), max_memory) if valid else None
         super().__init__(
             *(dataset, batch_size, shuffle and training, validation_split if training else 0, num_workers),
             validation_set=valid_set,
             split_seed=split_seed,
             fold=fold if training else None,
+            sampler=_drawing(sampler, path, dataset) if training else None,
         )
         self.resolved_args |= {"features": self.features, "target": self.target}  # for a test_path of another order
 
@@ -154,6 +157,21 @@ class ParquetBatches(BatchDataset):
         out = self._kept[slot][: self.sizes[number]]
         self.table.read(*self.blocks[number], out, use_threads=get_worker_info() is None)
         self._slots[number], self._used[slot] = slot, self._round + 1
+
+
+def _drawing(sampler: SamplerArg | None, path: str, dataset: ParquetBatches) -> Any:
+    if sampler is None:
+        return None
+    *features, target = dataset.table.columns
+    values = partial(_values, path, features, target, dataset.max_memory)
+    return drawing(sampler, values(target), values)
+
+
+def _values(path: str, features: list[str], target: str, max_memory: float, name: str) -> Tensor:
+    """Return the values of a column, (rows,) float32; a sampler that weighs all rows has them in memory."""
+    part = 1 if name == target else 0
+    batches = ParquetBatches(ParquetTable(path, features if part else [name], target), max_memory)
+    return torch.cat([batches.__getitems__(rows)[part] for rows in torch.arange(len(batches)).split(1 << 16)]).flatten()
 
 
 def _blocks(table: ParquetTable) -> list[tuple[Shard, range]]:

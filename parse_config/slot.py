@@ -38,7 +38,7 @@ class Slot:
     num_inputs: int | None = None  # positional arguments that the code gives to functions; None: no functions
     factories: bool = False  # functions that return a `base`, as their annotation says, stand for a class
     provided: tuple[str, ...] = ()  # arguments of a class that the code gives and a config must not
-    excluded: tuple[str, ...] = ()  # names that would be found but cannot be used
+    excluded: Collection[str] = ()  # names that cannot be used; of a mapping, each with the reason
     keys: type[Section] = Section  # what the section holds beside type and args
     required: bool = False
     many: bool = False  # a list of sections
@@ -140,6 +140,8 @@ class Slot:
 
     def _why_not(self, name: Any) -> str:
         """Return why `name` cannot be used although it is there, or else the nearest name that can."""
+        if isinstance(self.excluded, Mapping) and name in self.excluded:
+            return str(self.excluded[name])
         for package, module in self._modules():
             if isinstance(name, str) and name in vars(module):
                 refusal = self._refusal(name, vars(module)[name], package)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from data_loader.make_images import write_digits
 from data_loader.make_parquet import write_shards
+from data_loader.make_text import write_texts
 from example_runs import run_train
 from few_digits import on_few_digits
 from helpers import ROOT, newest, records_of
@@ -41,6 +43,12 @@ def train_a_step(path: Path, digits_dir: Path, tmp_path: Path) -> Path:
     elif config["data_loader"]["type"] == "ParquetDataLoader":
         write_shards(tmp_path)
         args |= {"path": str(tmp_path / "train"), "test_path": str(tmp_path / "test")}
+    elif config["data_loader"]["type"] == "ImageFolderDataLoader":
+        write_digits(tmp_path / "digits", 100)
+        args |= {"path": str(tmp_path / "digits"), "cache_dir": str(tmp_path / "cache")}
+    elif config["data_loader"]["type"] == "TextDataLoader":
+        args["path"] = str(tmp_path / "reviews.csv")
+        write_texts(tmp_path / "reviews.csv", 200)
     elif not (ROOT / args["path"]).exists():
         args["path"] = str(tmp_path / "table.csv")
         write_table(tmp_path / "table.csv", config["arch"]["args"]["in_features"], args["target"])

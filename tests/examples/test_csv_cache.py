@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from base import MappedBatches, TensorBatches, datasets, sampling
+from base import MappedBatches, TensorBatches, mapped, sampling
 from data_loader.csv_data import CsvDataLoader
 from data_loader.csv_reader import CsvReader
 from example_runs import run_train, train
@@ -207,7 +207,7 @@ def test_a_run_on_a_mapped_table_goes_on_to_the_bit(
     num_workers: int, steps: tuple[int, ...], big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 10 rows in windows of 4 blocks, so that an epoch has many of both; stops in the midst of epochs."""
-    monkeypatch.setattr(datasets, "BLOCK_BYTES", 120)
+    monkeypatch.setattr(mapped, "BLOCK_BYTES", 120)
     monkeypatch.setattr(sampling, "WINDOW_BLOCKS", 4)
     path = tmp_path / "data.csv"
     with open(big) as file:

@@ -1,0 +1,50 @@
+"""Make data/reviews.csv for configs/text.json: short reviews whose words are the same for praise and for blame.
+
+"good, not bad" has the letters of "bad, not good": only their order says which it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+NUM_TEXTS = 4000
+PATH = Path("data/reviews.csv")
+PRAISE = ("good", "great", "funny", "fresh", "clever", "moving")
+BLAME = ("bad", "poor", "boring", "stale", "silly", "slow")
+THINGS = ("film", "plot", "book", "song", "play", "cast", "ending", "first half")
+OPENINGS = ("", "well, ", "honestly, ", "i must say: ", "to my surprise ", "as they told me, ")
+SHAPES = (
+    "{opening}the {thing} was {first}, not {second}",
+    "{opening}the {thing} is less {second} than {first}",
+    "{opening}a {first} {thing}, not a {second} one",
+    "{opening}it is no {second} {thing}, but a {first} one",
+)
+
+
+def make_texts(count: int = NUM_TEXTS, seed: int = 0) -> list[tuple[str, str]]:
+    """Return (text, "praise" or "blame") pairs, in turn."""
+    generator = random.Random(seed)
+    texts = []
+    for number in range(count):
+        first, second, label = generator.choice(PRAISE), generator.choice(BLAME), "praise"
+        if number % 2:
+            first, second, label = second, first, "blame"
+        shape = generator.choice(SHAPES)
+        opening, thing = generator.choice(OPENINGS), generator.choice(THINGS)
+        texts.append((shape.format(opening=opening, thing=thing, first=first, second=second), label))
+    return texts
+
+
+def write_texts(path: Path, count: int = NUM_TEXTS) -> None:
+    """Write a CSV file with the columns text and label."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(make_texts(count))
+
+
+if __name__ == "__main__":
+    write_texts(PATH)
