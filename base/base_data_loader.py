@@ -82,9 +82,8 @@ class BaseDataLoader(DataLoader[Any]):
         """Use the samples `indices`, (N,) int64, of `dataset`, by default all.
 
         `sampler` draws the training samples, by their positions in the training split, (n,) int64, that the function
-        gets; with nothing held out it may be a sampler of torch's itself. With `keep_workers` the workers are started
-        once, not in each epoch; a BatchDataset must then keep nothing else of an epoch than what `set_epoch` sets.
-        Raises ConfigError where the arguments contradict each other, or nothing is left to train on.
+        gets; with nothing held out it may be a sampler of torch's. With `keep_workers` workers live for all epochs; a
+        BatchDataset then keeps no more of an epoch than `set_epoch` sets. Raises ConfigError for wrong arguments.
         """
         _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
         valid_dataset = dataset if valid_dataset is None else valid_dataset
@@ -96,8 +95,7 @@ class BaseDataLoader(DataLoader[Any]):
             valid_dataset, valid_indices = validation_set, torch.arange(num_samples(validation_set))
         self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
         self.resolved_args: dict[str, Any] = {}
-        self.num_workers_asked = num_workers
-        self._keep_workers = keep_workers and num_workers > 0
+        self.num_workers_asked, self._keep_workers = num_workers, keep_workers and num_workers > 0
         self._collate = collate_fn
         self._valid = (valid_dataset, valid_indices, batch_size)
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.

@@ -185,7 +185,10 @@ def test_a_run_with_a_lever_ends_as_one_without_it_but_for_rounding(
         assert other["val_loss"] == pytest.approx(record["val_loss"], rel=2e-2)
 
 
-@pytest.mark.parametrize("compiled", [{}, {"mode": "max-autotune", "dynamic": None, "fullgraph": True}])
+@pytest.mark.parametrize(
+    "compiled",
+    [pytest.param({}, marks=pytest.mark.slow), {"mode": "max-autotune", "dynamic": None, "fullgraph": True}],
+)
 def test_a_compiled_model_keeps_its_names(compiled: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = MnistModel()

@@ -163,6 +163,7 @@ def test_a_damaged_file_is_named_by_a_worker_too(damaged: Path) -> None:
         epoch(load(damaged, num_workers=1))
 
 
+@pytest.mark.slow
 def test_the_batches_are_the_same_by_any_number_of_workers_in_every_epoch(tmp_path: Path) -> None:
     write_noise(tmp_path / "images", 100)
     transforms = [v2.RandomResizedCrop(5), v2.RandomHorizontalFlip()]

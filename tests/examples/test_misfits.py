@@ -50,8 +50,17 @@ def small(path: Path, digits_dir: Path, folder: Path) -> dict[str, Any]:
 
 
 PLAIN: dict[str, Any] = {}
+FED = ("MnistDataLoader", "CsvDataLoader", "ParquetDataLoader")  # which `small` can give data to
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a config is of a loader that `small` knows, and trains from its first epoch as it goes on."""
+    config = json.loads((ROOT / path).read_text())
+    return config["data_loader"]["type"] in FED and "fine_tune" not in config
+
+
 KINDS: list[tuple[Path, dict[str, Any]]] = [
-    *((path, PLAIN) for path in CONFIGS),
+    *((path, PLAIN) for path in CONFIGS if is_plain(path)),
     (Path("config.json"), {"precision": "bf16", "grad_accum_steps": 2}),
 ]
 

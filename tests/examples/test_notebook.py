@@ -64,6 +64,7 @@ def the_run_of(save_dir: Path) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 def test_it_runs_and_what_it_stops_and_resumes_is_the_run_that_was_never_stopped(tmp_path: Path) -> None:
     done = execute(notebook(tmp_path / "saved"))
     [error] = outputs(done, "error")  # of the stop alone: its message, without a traceback

@@ -170,6 +170,7 @@ def test_each_tracker_holds_every_number_once_after_kills(tmp_path: Path, monkey
     assert in_trackio(run_dir) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("wandb") is None, reason="needs wandb")
 def test_a_tracker_that_fails_is_named_once_and_training_goes_on(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", trainer__epochs=2, trainer__writers=["wandb"])
