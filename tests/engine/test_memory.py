@@ -160,6 +160,7 @@ def enter(group: Path, eats: bool = False) -> None:
         toy.ToyTrainer._train_step = eating  # type: ignore[method-assign, assignment]
 
 
+@pytest.mark.slow
 def test_a_search_stays_below_the_limit_of_a_container(container: Path, tmp_path: Path) -> None:
     assert (memory_limit() or 0) > 2**31
     width, num_samples = 10_000, 100_000  # several GB of activations, all at once

@@ -69,6 +69,7 @@ def test_sgd_whose_first_step_the_loss_scaler_may_skip_is_not_fused(config: dict
         train(config)
 
 
+@pytest.mark.slow
 def test_a_run_says_in_its_config_which_kernels_it_took_and_goes_on_with_them(config: dict[str, Any]) -> None:
     run_dir = train(config, "--set", "trainer.epochs=1")
     assert newest(run_dir)["config"]["optimizer"]["args"]["fused"] is True

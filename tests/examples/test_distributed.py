@@ -49,7 +49,7 @@ def by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return the_run(config)
 
 
-@pytest.mark.parametrize("num", [2, 3, pytest.param(4, marks=pytest.mark.slow), 6])
+@pytest.mark.parametrize("num", [2, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 6))])
 def test_no_bit_depends_on_how_many_processes_compute_the_slices(num: int, by_one: Path, tmp_path: Path) -> None:
     assert_same_run(by_one, run_by(num, small_config(tmp_path / "run", **EVERYTHING), "norm_train"))
 
@@ -68,7 +68,7 @@ def test_validation_is_the_same_to_the_last_digit_whoever_computes_it(num_sample
     assert records_of(runs[0]) == records_of(runs[1])
 
 
-@pytest.mark.parametrize("num", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))])
 def test_data_parallel_training_is_that_of_one_process(num: int, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"arch__args__dropout": 0.0, "data_loader__args__batch_size": 50, "trainer__epochs": 3}
     changes["optimizer"] = {"type": "SGD", "args": {"lr": 0.05, "momentum": 0.9}}  # Adam divides by small gradients
@@ -79,7 +79,7 @@ def test_data_parallel_training_is_that_of_one_process(num: int, tmp_path: Path)
         assert after["loss"] == pytest.approx(before["loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("num", [2, 3])
+@pytest.mark.parametrize("num", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_signal_to_one_process_stops_all_and_they_resume_to_the_bit(num: int, tmp_path: Path) -> None:
     changes = {"trainer__epochs": 2, "trainer__save_every_steps": 1000, "trainer__save_period": 1000}
     expected = run_by(num, small_config(tmp_path / "whole", **changes))
@@ -106,6 +106,7 @@ def write_slowly() -> None:
     setattr(CheckpointWriter, "_write", writing)  # noqa: B010  # which mypy lets nobody assign
 
 
+@pytest.mark.slow
 def test_no_process_exits_before_the_first_one_has_saved(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", trainer__save_every_steps=1000, trainer__save_period=1000)
     config["trainer"]["epochs"] = 1000
@@ -148,6 +149,7 @@ def test_a_killed_process_ends_all_and_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in "".join(errors)
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", trainer__epochs=1000, trainer__process_timeout_s=2.0)
     processes = start_all(2, "-c", write_config(config), stderr=tmp_path / "errors.txt")

@@ -74,6 +74,7 @@ def test_thawing_goes_with_neither_a_graph_nor_shards(tmp_path: Path) -> None:
     assert said.count("fine_tune.unfreeze_at: does not go with fsdp") == 1
 
 
+@pytest.mark.slow
 def test_frozen_weights_that_are_sharded_stay(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"fine_tune": {"freeze": ["conv*"]}, "trainer__ema_decay": None}
     changes |= {"trainer__epochs": 1, "trainer__strategy": {"type": "fsdp"}, "trainer__channels_last": False}

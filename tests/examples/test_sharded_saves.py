@@ -64,6 +64,7 @@ def directories(run_dir: Path) -> set[str]:
     return {path.name for path in run_dir.iterdir() if "shards" in path.name}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path: Path) -> None:
     config = random_config(tmp_path / "part", trainer__keep_checkpoints=1)
     trained(config, 2)
