@@ -33,12 +33,7 @@ def config_of(path: Path, tables: Path, tmp_path: Path) -> dict[str, Any]:
     """Return a config that reads its table from where it is here; skip where that has to be downloaded."""
     config: dict[str, Any] = json.loads(path.read_text())
     args = config["data_loader"]["args"]
-    places = [
-        tables / f"{path.stem}.csv",
-        ROOT / args["path"],
-        ROOT.parent / "shared/data/csv" / Path(args["path"]).name,
-    ]
-    found = [place for place in places if place.exists()]
+    found = [place for place in (tables / f"{path.stem}.csv", ROOT / args["path"]) if place.exists()]
     if not found:
         pytest.skip(f"{args['path']} is not here")
     args |= {"path": str(found[0]), "cache_dir": str(tmp_path / "cache")}
