@@ -65,8 +65,12 @@ class Board:
     def new_observer(self) -> Observer | None:
         """Return what collects the batches of a validation, for figures; None where nothing is drawn."""
         self._predictions = Predictions()
-        is_drawn = self._trainer.run_log is not None and self._trainer.options.log_figures is not None
-        return self._predictions.add if is_drawn else None
+        return self._predictions.add if self._trainer.run_log is not None and self._is_due() else None
+
+    def _is_due(self) -> bool:
+        """Whether figures are drawn in this epoch: not by how many there are, as a run may be resumed to more."""
+        epoch, every = self._trainer.position.epoch, self._trainer.options.log_figures
+        return every is not None and (epoch == 1 or epoch % every == 0)
 
     def log_epoch(self, log: dict[str, float], is_best: bool) -> None:
         """Log the values of an epoch; draw the figures and histograms that are due."""
@@ -75,8 +79,7 @@ class Board:
             return
         epoch, step, writer = trainer.position.epoch, trainer.position.global_step, trainer.writer.writer
         run_log.log_epoch(epoch, step, log)
-        every = trainer.options.log_figures
-        if every is not None and (is_best or epoch % every == 0 or epoch == trainer.epochs):
+        if self._is_due():
             self._draw_validation(step, is_best or not trainer.monitor.is_on)
         if writer is None:
             return

@@ -191,7 +191,7 @@ class TrainerOptions(Options):
         default=50, description="log loss, gradient norm, update and speed every so many steps"
     )
     log_figures: Annotated[PositiveInt | None, MAY_CHANGE, OF_THE_LOOP] = Field(
-        default=1, description="draw what validation gave every so many epochs, and at each new best; null: never"
+        default=5, description="draw what validation gave in the first epoch and every so many; null: never"
     )
     log_histograms: Annotated[PositiveInt | None, MAY_CHANGE] = Field(
         default=None, description="TensorBoard histograms of weights and gradients every so many epochs"
