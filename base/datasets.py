@@ -113,12 +113,11 @@ class TensorBatches(BatchDataset):
         return None if self.targets.is_floating_point() else self.targets
 
 
-class AugmentedBatches(BatchDataset):
-    """The batches (inputs, targets) of another dataset, with random augmentation of the inputs, new in each epoch."""
+class WrappedBatches(BatchDataset):
+    """The batches of another dataset, which subclasses change; everything else is as it is there."""
 
-    def __init__(self, dataset: BatchDataset, augment: Augment) -> None:
+    def __init__(self, dataset: BatchDataset) -> None:
         self.dataset = dataset
-        self.augment = augment
         self.block_size, self.window_blocks = dataset.block_size, dataset.window_blocks
 
     def __len__(self) -> int:
@@ -129,17 +128,12 @@ class AugmentedBatches(BatchDataset):
         super().set_epoch(seed, epoch)
         self.dataset.set_epoch(seed, epoch)
 
-    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        inputs, targets = self.dataset.__getitems__(indices)
-        index = torch.as_tensor(indices, device=inputs.device)
-        return self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS)), targets
-
     def fingerprint(self) -> str:
-        """Return that of the dataset: the config has the augmentation."""
+        """Return that of the dataset: the config has what is changed."""
         return self.dataset.fingerprint()
 
     def to(self, device: torch.device) -> None:
-        """Keep the dataset on `device`, and augment there."""
+        """Keep the dataset on `device`."""
         self.dataset.to(device)
 
     @property
@@ -154,6 +148,19 @@ class AugmentedBatches(BatchDataset):
     def held_targets(self) -> Tensor | None:
         """Return those of the dataset."""
         return self.dataset.held_targets()
+
+
+class AugmentedBatches(WrappedBatches):
+    """The batches (inputs, targets) of another dataset, with random augmentation of the inputs, new in each epoch."""
+
+    def __init__(self, dataset: BatchDataset, augment: Augment) -> None:
+        super().__init__(dataset)
+        self.augment = augment
+
+    def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        inputs, targets = self.dataset.__getitems__(indices)
+        index = torch.as_tensor(indices, device=inputs.device)
+        return self.augment(inputs, sample_uniforms(self.seed, self.epoch, index, NUM_AUGMENT_DRAWS)), targets
 
 
 class SeededSamples(BatchDataset):
