@@ -18,9 +18,10 @@ from checkpoint.parts import eval_weights, saved_facts
 from checkpoint.records import record_test
 from logger import follow
 from parse_config import ConfigParser, CustomArg
+from prediction.inspection import columns_of, write_figures
 from slots import SLOTS
+from trainer import batch as batch_functions
 from trainer.evaluation import evaluate
-from trainer.inspection import columns_of, write_figures
 from utils import ConfigError, MetricTracker, exit_on_user_error, prepare_device, to_device
 from utils.weights import load_weights
 
@@ -63,7 +64,7 @@ def main(config: ConfigParser, draws: bool = False) -> dict[str, float]:
     if draws:
         directory = path.parent / "figures"
         columns = columns_of(data_loader, config.facts)
-        names = write_figures(model, criterion, batches, columns, device, directory)
+        names = write_figures(model, criterion, batches, columns, device, directory, batch_functions)
         logger.info(f"{directory}: {', '.join(f'test_{name}.png' for name in names)}")
     return result
 

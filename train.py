@@ -18,7 +18,7 @@ from parse_config.command_line import add_run_flags
 from preflight import choose_batch_size, try_out
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
-from trainer import Trainer
+from trainer import Trainer, run_batch
 from utils import prepare_device, seed_everything, to_device
 
 OPTIONS = [
@@ -68,9 +68,9 @@ def main(config: ConfigParser) -> None:
     """Train, or resume training, as the config says; with --check or --lr-find, only try it."""
     choose_batch_size(config, build_trainer)
     if config.num_folds:
-        from trainer.kfold import table, train_folds  # with what an ordinary run does without
+        from prediction.kfold import table, train_folds  # with what an ordinary run does without
 
-        print("\n".join(table(train_folds(config, config.num_folds, build_trainer))))
+        print("\n".join(table(train_folds(config, config.num_folds, build_trainer, run_batch))))
         return
     if config.is_rehearsal:
         print("\n".join(try_out(config, build_trainer)))

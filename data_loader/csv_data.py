@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from base import BaseDataLoader, BatchDataset, MappedBatches, NewInputs, TensorBatches
-from data_loader.csv_cache import CsvSample, cached_table
-from data_loader.csv_reader import CsvReader
-from data_loader.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
-from data_loader.new_rows import CsvFormat, NewRows
-from data_loader.number_encoder import NumberEncoder
 from data_loader.samplers import SamplerArg, drawing
-from data_loader.table_splits import split_of
+from tables.csv_cache import CsvSample, cached_table
+from tables.csv_reader import CsvReader
+from tables.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
+from tables.new_rows import CsvFormat, NewRows
+from tables.number_encoder import NumberEncoder
+from tables.splits import split_of
 from utils import ConfigError, DataError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 

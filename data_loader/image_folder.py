@@ -12,10 +12,10 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from base import BaseDataLoader, BatchDataset, TransformedBatches
-from data_loader.image_cache import identity, whole_images
-from data_loader.image_data import DecodedImages, ImageBatches, MappedImages
-from data_loader.image_files import ImageFiles, find_images, share_of
 from data_loader.samplers import SamplerArg, drawing
+from images.batches import DecodedImages, ImageBatches, MappedImages
+from images.cache import identity, whole_images
+from images.files import ImageFiles, find_images, share_of
 from utils import ConfigError, DataError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers
 

@@ -26,8 +26,8 @@ from base import (
     split_indices,
 )
 from data_loader.augment import Augmentation
-from data_loader.new_images import NewImages
 from data_loader.samplers import SamplerArg, drawing
+from images.new_images import NewImages
 from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, Probability, Share
 from utils.files import open_regular

@@ -14,10 +14,10 @@ from torch.utils.data import get_worker_info
 
 from base import BaseDataLoader, BatchDataset, NewInputs
 from base.datasets import Indices
-from data_loader.new_rows import NewRows
-from data_loader.number_encoder import NumberEncoder
-from data_loader.parquet_table import ParquetTable, Shard
 from data_loader.samplers import SamplerArg, drawing
+from tables.new_rows import NewRows
+from tables.number_encoder import NumberEncoder
+from tables.parquet_files import ParquetTable, Shard
 from utils import ConfigError, DataError
 from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, PositiveFloat, Share
 

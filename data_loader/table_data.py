@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from base import BaseDataLoader, NewInputs
-from data_loader.csv_source import CsvSource
-from data_loader.new_rows import CsvFormat, NewRows
-from data_loader.parquet_source import ParquetSource
-from data_loader.row_encoder import RowEncoder
-from data_loader.table_choice import choose_columns
-from data_loader.table_columns import ColumnOptions, Kind, Missing
-from data_loader.table_open import open_table
-from data_loader.table_request import TableRequest
-from data_loader.table_source import TableSource
+from tables.choice import choose_columns
+from tables.columns import ColumnOptions, Kind, Missing
+from tables.csv_source import CsvSource
+from tables.new_rows import CsvFormat, NewRows
+from tables.open import open_table
+from tables.parquet_source import ParquetSource
+from tables.request import TableRequest
+from tables.row_encoder import RowEncoder
+from tables.source import TableSource
 from utils import DataError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 

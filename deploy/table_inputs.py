@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Table = Mapping[str, Any]
-"""The fact `table` of a TableDataLoader: `columns`, which are dicts (see data_loader/table_columns.py), and the texts
+"""The fact `table` of a TableDataLoader: `columns`, which are dicts (see tables/columns.py), and the texts
 that are `missing_values`."""
 UNSEEN = "\N{REPLACEMENT CHARACTER}"  # a text that is no label
 BOOLS = {1.0: ("true", "t", "yes", "y", "1"), 0.0: ("false", "f", "no", "n", "0")}
@@ -26,7 +26,7 @@ def is_text(column: Mapping[str, Any]) -> bool:
 
 
 def code_table(column: Mapping[str, Any], table: Table) -> tuple[dict[str, float], float]:
-    """Return the code of each text of a column, as data_loader/row_encoder.py has it, and that of all other texts."""
+    """Return the code of each text of a column, as tables/row_encoder.py has it, and that of all other texts."""
     if column["kind"] == "bool":
         texts = [(text, code) for code, texts in BOOLS.items() for text in texts]
         codes = {spelled: code for text, code in texts for spelled in (text, text.capitalize(), text.upper())}

@@ -12,7 +12,7 @@ MAX_DIM = 50
 
 
 class TableEncoder(nn.Module):
-    """(N, F) float32, as data_loader/row_encoder.py makes it, -> (N, out_features) float32, without gaps.
+    """(N, F) float32, as tables/row_encoder.py makes it, -> (N, out_features) float32, without gaps.
 
     Numbers, bools and parts of dates become standardised numbers; a category one column for each label, of which that
     of another label is all zeros, or its embedding; an `indicator` a column that is 1 where the value was missing. All

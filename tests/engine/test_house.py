@@ -21,6 +21,7 @@ LAYERS = [
     {"slots"},
     {"data_loader", "model", "trainer"},
     {"preflight", "prediction", "deploy", "sweeps"},
+    {"tables", "images"},
     {"base"},
     {"parse_config"},
     {"checkpoint"},
@@ -32,8 +33,8 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ENGINE = {
-    *("new_project", "runs", "sweep", "sweeps", "preflight", "prediction", "deploy", "base", "parse_config"),
-    *("checkpoint", "distributed", "speed", "logger", "trackers", "utils", "history"),
+    *("new_project", "runs", "sweep", "sweeps", "preflight", "prediction", "deploy", "tables", "images"),
+    *("base", "parse_config", "checkpoint", "distributed", "speed", "logger", "trackers", "utils", "history"),
 }
 MAX_FUNCTION_LINES, MAX_SHARE_OF_A_ROOM, MAX_UTILS = 40, 0.25, 15
 README = ROOT / "README.md"

@@ -14,7 +14,7 @@ from utils import ConfigError, exit_on_user_error
 THIS_CHECKOUT = {".git", ".venv", ".venv-bench", "saved", "data"}
 ENGINE = {
     *("base", "checkpoint", "logger", "parse_config", "preflight", "distributed"),
-    *("speed", "sweeps", "trackers", "utils", "history", "prediction", "deploy", "tests"),
+    *("speed", "sweeps", "trackers", "utils", "history", "prediction", "deploy", "tables", "images", "tests"),
 }
 SCAFFOLD = {
     *("train.py", "test.py", "predict.py", "export.py", "slots.py", "data_loader", "model", "trainer"),

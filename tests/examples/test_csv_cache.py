@@ -18,10 +18,10 @@ from torch import Tensor
 
 from base import MappedBatches, TensorBatches, mapped, sampling
 from data_loader.csv_data import CsvDataLoader
-from data_loader.csv_reader import CsvReader
 from example_runs import run_train, train
 from faults import CONTEXT, PRELOAD, assert_same_run, exit_code, the_run
 from helpers import newest
+from tables.csv_reader import CsvReader
 from trainer import Trainer
 from utils import DataError, Stopped
 

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from base import MappedBatches, TensorBatches
-from data_loader import csv_float32, csv_reader
 from data_loader.csv_data import CsvDataLoader
 from example_runs import train
+from tables import csv_reader
+from tables import float32 as csv_float32
 from utils import ConfigError, DataError
 from utils.errors import UserError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_loader import csv_reader
-from data_loader.csv_reader import CsvReader
+from tables import csv_reader
+from tables.csv_reader import CsvReader
 from utils import DataError
 
 BLOCK_SIZES = [1, 7, 40, 1 << 20]

@@ -98,7 +98,7 @@ def test_every_config_exports(
 
 @pytest.mark.slow
 def test_raw_texts_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row_encoder = pytest.importorskip("data_loader.row_encoder")
+    row_encoder = pytest.importorskip("tables.row_encoder")
     generator = random.Random(0)
     columns: dict[str, list[str]] = {
         "age": [generator.choice(["", "18", "40.5", "1e3"]) for _ in range(200)],

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from data_loader import image_cache
-from data_loader.image_files import decode, share_of
 from data_loader.image_folder import ImageFolderDataLoader
 from example_runs import train
 from faults import assert_same_run
+from images import cache as image_cache
+from images.files import decode, share_of
 from trainer import Trainer
 from utils import ConfigError, DataError, Stopped
 

@@ -17,8 +17,11 @@ from torch import nn
 
 from example_runs import evaluate, train
 from helpers import ROOT
-from trainer.inspection import Column, Seen, columns_of, grouped, permutation_importance, write_figures
+from prediction.inspection import Column, Seen, columns_of, grouped, permutation_importance, write_figures
+from trainer import batch as batch_functions
 from utils import ConfigError
+
+CPU = torch.device("cpu")
 
 
 def test_importance_is_the_rise_of_the_loss() -> None:
@@ -29,7 +32,7 @@ def test_importance_is_the_rise_of_the_loss() -> None:
     targets = model(inputs).detach() + 1
     columns = [Column("a", 0), Column("b", 1), Column("a and c", 0), Column("both", 1, 2)]
     with torch.no_grad():
-        rises = permutation_importance(model, F.mse_loss, Seen(inputs, targets, targets), columns)
+        rises = permutation_importance(model, F.mse_loss, Seen(inputs, targets, targets), columns, batch_functions)
     assert rises[1] == pytest.approx(0.0, abs=1e-6)  # which the model does not use
     generator = torch.Generator().manual_seed(0)
     for repeat in range(5):
@@ -95,5 +98,5 @@ def test_other_outputs_are_refused(tmp_path: Path) -> None:
     model = nn.Linear(2, 3)
     batches = [(torch.zeros(4, 2), torch.zeros(4, 3).unsqueeze(0))]
     with pytest.raises(ConfigError, match=r"--figures: wanted: outputs \(N, C\) and classes \(N,\)"):
-        write_figures(model, lambda outputs, _: outputs.sum(), batches, [], torch.device("cpu"), tmp_path / "figures")
-    assert not (tmp_path / "figures").exists()
+        write_figures(model, lambda outputs, _: outputs.sum(), batches, [], CPU, tmp_path, batch_functions)
+    assert not list(tmp_path.iterdir())

@@ -23,7 +23,8 @@ from example_runs import train
 from helpers import ROOT, assert_equal, epochs_of, newest, write_given
 from history.find import all_runs
 from predict import Predictor
-from trainer.kfold import PREDICTIONS, RESULT, train_folds
+from prediction.kfold import PREDICTIONS, RESULT, train_folds
+from trainer import run_batch
 from utils import ConfigError, Stopped, read_json
 
 
@@ -48,7 +49,7 @@ def table_config(save_dir: Path, num_rows: int = 60, **trainer: Any) -> dict[str
 def run_folds(config: dict[str, Any], *args: str, num_folds: int = 3) -> Path:
     """Run train.py --kfold in this process; return the directory of the outcome."""
     parsed = train_script.parse_args(["-c", write_given(config), "--kfold", str(num_folds), *args])
-    return train_folds(parsed, num_folds, train_script.build_trainer)
+    return train_folds(parsed, num_folds, train_script.build_trainer, run_batch)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -28,10 +28,10 @@ from data_loader.csv_data import CsvDataLoader
 from data_loader.make_parquet import write_shards
 from data_loader.make_quadratic import NOISE_VARIANCE
 from data_loader.parquet_data import ParquetBatches, ParquetDataLoader
-from data_loader.parquet_table import ParquetTable
 from example_runs import evaluate, run_train, train
 from faults import assert_same_run, the_run
 from helpers import ROOT, newest
+from tables.parquet_files import ParquetTable
 from trainer import Trainer
 from utils import ConfigError, DataError, Stopped
 

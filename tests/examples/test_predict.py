@@ -23,12 +23,12 @@ import predict as predict_script
 import trainer.evaluation
 from data_loader.csv_data import CsvDataLoader
 from data_loader.mnist import MnistDataLoader
-from data_loader.new_csv import CsvFormat, csv_chunks
-from data_loader.number_encoder import NumberEncoder
 from data_loader.table_data import TableDataLoader
 from example_runs import evaluate, train
 from helpers import ROOT, newest
 from predict import Predictor, load_model
+from tables.new_csv import CsvFormat, csv_chunks
+from tables.number_encoder import NumberEncoder
 from utils import CheckpointError, DataError, UserError
 
 WORDS = ["plain", "with, comma", 'a "quote"', "two\nlines", "", "-5", "é"]
@@ -213,7 +213,7 @@ def test_a_bad_file_is_one_line_and_no_output(case: str, run: Path, tmp_path: Pa
 def test_bad_rows_are_skipped_when_asked_and_named(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("data_loader.new_csv.BLOCK_BYTES", 40)
+    monkeypatch.setattr("tables.new_csv.BLOCK_BYTES", 40)
     bad = {5: "a,1,x,3,n", 11: "b,1,2", 12: "c,nan,2,3,n", 40: "d,1,2,3,n,6"}
     lines = ["id,x0,x1,x2,note"] + [bad.get(row, f"{row},{row},2,3,n") for row in range(2, 60)]
     (tmp_path / "new.csv").write_text("\n".join(lines))
@@ -237,7 +237,7 @@ def test_bad_rows_are_skipped_when_asked_and_named(
 @pytest.mark.parametrize("seed", range(30))
 def test_a_file_is_read_as_the_csv_module_reads_it(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(seed)
-    monkeypatch.setattr("data_loader.new_csv.BLOCK_BYTES", draw.choice([1, 10, 100, 1000]))
+    monkeypatch.setattr("tables.new_csv.BLOCK_BYTES", draw.choice([1, 10, 100, 1000]))
     end, path = draw.choice(["\n", "\r\n"]), tmp_path / "new.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator=end, quoting=draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))

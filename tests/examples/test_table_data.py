@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from base import MappedBatches, TensorBatches
-from data_loader import kept_table
 from data_loader.csv_data import CsvDataLoader
-from data_loader.kept_table import KeptBatches
-from data_loader.row_encoder import RowEncoder
 from data_loader.table_data import TableDataLoader
 from model.loss import log_mse_loss
 from model.table_encoder import TableEncoder
 from model.table_mlp import TableMLP
+from tables import kept_table
+from tables.kept_table import KeptBatches
+from tables.row_encoder import RowEncoder
 from utils import ConfigError, DataError
 
 NUM_ROWS = 300
@@ -296,7 +296,7 @@ def test_auto_proposes_kinds_prints_them_and_resolves_to_them(path: Path, caplog
 
 
 def test_what_auto_did_not_see_is_an_error_that_names_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_loader.csv_source.SAMPLE_BYTES", 2000)
+    monkeypatch.setattr("tables.csv_source.SAMPLE_BYTES", 2000)
     write(path, [{**row, "age": "old" if i == 250 else "7"} for i, row in enumerate(ROWS)])
     with pytest.raises(DataError, match=r"row 252, column 'age': 'old' is not a finite number; its kind was proposed"):
         load(path, columns="auto")
@@ -339,8 +339,8 @@ def test_a_constant_column_and_more_columns_than_rows_train(path: Path) -> None:
 @pytest.fixture
 def _keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small files be kept too."""
-    for module in ("csv_data", "table_open"):
-        monkeypatch.setattr(f"data_loader.{module}.MIN_BYTES", 1)
+    for module in ("data_loader.csv_data", "tables.open"):
+        monkeypatch.setattr(f"{module}.MIN_BYTES", 1)
 
 
 def wait() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from data_loader import row_encoder
 from data_loader.table_data import TableDataLoader
+from tables import row_encoder
 from utils import DataError
 from utils.errors import UserError
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from data_loader.csv_float32 import Rows
-from data_loader.row_encoder import RowEncoder
+from tables.float32 import Rows
+from tables.row_encoder import RowEncoder
 from utils import DataError, nearest
 
 

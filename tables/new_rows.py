@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from base import Chunk, NewInputs
-from data_loader.new_csv import COMMAS, CsvFormat, Encoder, csv_chunks, without
-from data_loader.number_encoder import check_names
-from data_loader.parquet_table import CHUNK_ROWS, reading
+from tables.new_csv import COMMAS, CsvFormat, Encoder, csv_chunks, without
+from tables.number_encoder import check_names
+from tables.parquet_files import CHUNK_ROWS, reading
 from utils import DataError, nearest
 from utils.files import open_regular
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
-from data_loader.csv_mistakes import FLOAT32_END, NUMBER
-from data_loader.table_columns import Column
+from tables.columns import Column
+from tables.csv_mistakes import FLOAT32_END, NUMBER
 
 BLANKS = " \t"
 TRUE, FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}

@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_loader.csv_float32 import EXACT_END, Rows
-from data_loader.row_encoder import RowEncoder
-from data_loader.table_coders import Coder
-from data_loader.table_columns import WHERE, Column
+from tables.coders import Coder
+from tables.columns import WHERE, Column
+from tables.float32 import EXACT_END, Rows
+from tables.row_encoder import RowEncoder
 from utils import ConfigError, DataError
 
 CHUNK = 1 << 16  # rows

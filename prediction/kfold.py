@@ -19,9 +19,10 @@ from checkpoint.run_dir import make_new_dir, saved_config
 from checkpoint.run_status import read_status
 from logger import close_logging, setup_logging
 from parse_config import ConfigParser
-from prediction import Meaning, OutputFile, kind_of, load_run
+from prediction.loading import load_run
+from prediction.meaning import Meaning, kind_of
+from prediction.output_file import OutputFile
 from speed import input_format, prefetch
-from trainer.batch import run_batch
 from utils import ConfigError, read_json, write_json, writing_to
 from utils.file_lock import file_lock
 from utils.nested import flatten
@@ -30,7 +31,12 @@ RESULT, PREDICTIONS = "kfold.json", "oof.csv"
 DONE = ("completed", "early_stopped")
 
 
-def train_folds(config: ConfigParser, num_folds: int, build_trainer: Callable[[ConfigParser], BaseTrainer]) -> Path:
+def train_folds(
+    config: ConfigParser,
+    num_folds: int,
+    build_trainer: Callable[[ConfigParser], BaseTrainer],
+    run_batch: Callable[..., Any],
+) -> Path:
     """Train a run for each fold, one after the other; return the directory of what they give together.
 
     With --resume-latest the newest such directory goes on: finished folds are left as they are, an unfinished one
@@ -50,7 +56,7 @@ def train_folds(config: ConfigParser, num_folds: int, build_trainer: Callable[[C
             runs.append(run)
         write_json(read_json(folder / RESULT) | _summary(runs), folder / RESULT)
         with OutputFile(folder / PREDICTIONS) as output:
-            output.write(_out_of_fold(runs))
+            output.write(_out_of_fold(runs, run_batch))
     return folder
 
 
@@ -113,7 +119,7 @@ def _summary(runs: list[Path]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _out_of_fold(runs: list[Path]) -> pa.Table:
+def _out_of_fold(runs: list[Path], run_batch: Callable[..., Any]) -> pa.Table:
     """Return, for every sample, its index, its fold, its targets, and what the fold's model predicts for it."""
     tables = []
     for number, run in enumerate(runs, start=1):

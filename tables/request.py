@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_loader.csv_cache import FORMAT, KEY_LENGTH
-from data_loader.csv_float32 import Rows
-from data_loader.row_encoder import RowEncoder
-from data_loader.table_choice import Chosen
-from data_loader.table_coders import Coder
-from data_loader.table_columns import Column
-from data_loader.table_source import TableSource
-from data_loader.table_splits import Splits, split_rows
+from base.array_cache import KEY_LENGTH
+from tables.choice import Chosen
+from tables.coders import Coder
+from tables.columns import Column
+from tables.csv_cache import FORMAT
+from tables.float32 import Rows
+from tables.row_encoder import RowEncoder
+from tables.source import TableSource
+from tables.splits import Splits, split_rows
 
 
 @dataclass(frozen=True)

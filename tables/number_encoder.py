@@ -10,8 +10,8 @@ import torch
 from pyarrow import types
 from torch import Tensor
 
-from data_loader.csv_float32 import FiniteNumbers
-from data_loader.csv_mistakes import is_finite_float32
+from tables.csv_mistakes import is_finite_float32
+from tables.float32 import FiniteNumbers
 from utils import DataError, nearest
 from utils.errors import printable
 

@@ -17,9 +17,9 @@ import pyarrow.csv as pa_csv
 from torch import Tensor, from_numpy
 
 from base import Chunk
-from data_loader.csv_dialect import plain_csv
-from data_loader.csv_mistakes import Cells, kept_lines, unclosed_quote
-from data_loader.csv_reader import BLOCK_BYTES, MAX_LINE_BYTES, MAX_WORKERS, CsvReader
+from tables.csv_dialect import plain_csv
+from tables.csv_mistakes import Cells, kept_lines, unclosed_quote
+from tables.csv_reader import BLOCK_BYTES, MAX_LINE_BYTES, MAX_WORKERS, CsvReader
 from utils import DataError
 from utils.errors import reading
 

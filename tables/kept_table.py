@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from base import MappedBatches, TensorBatches
+from base.array_cache import checksum_of, find_array, locked, read_notes, write_array
 from base.datasets import Indices
-from data_loader.csv_cache import checksum_of, find_table, locked, read_notes, write_table
-from data_loader.csv_float32 import Rows
+from tables.float32 import Rows
 from utils import DataError
 
 MIN_BYTES = 50_000_000  # of text: a smaller file is read as fast
@@ -53,7 +53,7 @@ def inputs_and_targets(table: Tensor, num_targets: int, is_class: bool) -> tuple
 def find_kept(cache_dir: Path, key: str) -> Path | None:
     """Return the file of a table that was kept, and warn of what its reading warned of. Raises DataError."""
     try:
-        path = find_table(cache_dir, key)
+        path = find_array(cache_dir, key)
     except (OSError, ValueError):  # which nothing can be kept in either
         return None
     if path is not None:
@@ -74,9 +74,13 @@ def _keep(table: Rows, batches: TensorBatches, cache_dir: Path, key: str, notes:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with locked(cache_dir):
-            if find_table(cache_dir, key) is None:
-                path = write_table(
-                    cache_dir, key, blocks, table.shape[1], lambda: {**notes, "fingerprint": copy.fingerprint()}
+            if find_array(cache_dir, key) is None:
+                path = write_array(
+                    cache_dir,
+                    key,
+                    blocks,
+                    table.shape[1:],
+                    notes=lambda: {**notes, "fingerprint": copy.fingerprint()},
                 )
                 size = path.stat().st_size / 1e6
                 logger.info(f"kept the table for the next run: {path}, {size:,.0f} MB (make clean-cache deletes it)")

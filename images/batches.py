@@ -11,7 +11,7 @@ from torch import Tensor
 
 from base import BatchDataset, MappedBatches
 from base.datasets import Indices
-from data_loader.image_files import ImageFiles, decode, decoding
+from images.files import ImageFiles, decode, decoding
 from utils import DataError
 
 

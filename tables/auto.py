@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from data_loader.table_coders import BLANKS, FALSE, TRUE, Coder
-from data_loader.table_columns import Column
+from tables.coders import BLANKS, FALSE, TRUE, Coder
+from tables.columns import Column
 
 MAX_LABELS = 1000
 MAX_SHARE_OF_LABELS = 0.5  # different texts among the rows; more are names or notes, and no categories

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,16 +14,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from base import Weight
 from logger import figures
 from logger.canvas import png
 from logger.curves import bars, curves, ranking
 from logger.validation import softmax
-from trainer.batch import batch_weight, run_batch, unpack
 from utils import ConfigError, ensure_dir, to_device, write_atomic
 
 MAX_SAMPLES, MAX_COLUMNS, MAX_CLASSES = 10_000, 40, 10
 NUM_BINS, NUM_REPEATS, CHUNK = 10, 5, 4096
 Array = NDArray[Any]
+
+
+class BatchFunctions(Protocol):
+    """What trainer/batch.py has: the module itself is given."""
+
+    def unpack(self, batch: Any) -> tuple[Any, Any]: ...  # noqa: D102
+    def run_batch(self, model: nn.Module, criterion: Callable[..., Tensor], batch: Any) -> Any: ...  # noqa: D102
+    def batch_weight(self, criterion: Callable[..., Tensor], batch: Any, num_samples: int) -> Weight: ...  # noqa: D102
 
 
 class Column(NamedTuple):
@@ -63,6 +72,7 @@ def write_figures(
     columns: Sequence[Column],
     device: torch.device,
     directory: Path,
+    how: BatchFunctions,
 ) -> list[str]:
     """Write figures of the first 10,000 samples of `batches` as `directory`/test_NAME.png; return their names.
 
@@ -71,11 +81,11 @@ def write_figures(
     importance. Raises ConfigError where outputs and targets are neither's.
     """
     model.eval()
-    seen = _seen(model, criterion, batches, device)
+    seen = _seen(model, criterion, batches, device, how)
     drawn = dict(_of_outputs(seen))
     is_table = isinstance(seen.inputs, Tensor) and seen.inputs.ndim == 2
     if is_table and columns and sum(column.width for column in columns) == seen.inputs.shape[1]:
-        importances = permutation_importance(model, criterion, seen, columns)
+        importances = permutation_importance(model, criterion, seen, columns, how)
         drawn |= dict(_of_columns(seen, columns, importances))
     ensure_dir(directory)
     for name, image in drawn.items():
@@ -84,14 +94,15 @@ def write_figures(
 
 
 def permutation_importance(
-    model: nn.Module, criterion: Callable[..., Tensor], seen: Seen, columns: Sequence[Column]
+    model: nn.Module, criterion: Callable[..., Tensor], seen: Seen, columns: Sequence[Column], how: BatchFunctions
 ) -> Array:
     """(columns, repeats) float64: by how much the mean loss rises when the values of a column are shuffled.
 
     Breiman 2001, "Random Forests", section 10; here with the loss. Columns that say the same share what they are worth.
     """
     generator = torch.Generator().manual_seed(0)
-    whole = _mean_loss(model, criterion, seen.inputs, seen.targets)
+    mean_loss = partial(_mean_loss, model, criterion, how)
+    whole = mean_loss(seen.inputs, seen.targets)
     rises = np.zeros((len(columns), NUM_REPEATS))
     for row, column in enumerate(columns):
         places = slice(column.start, column.start + column.width)
@@ -99,30 +110,38 @@ def permutation_importance(
             order = torch.randperm(len(seen.inputs), generator=generator).to(seen.inputs.device)
             shuffled = seen.inputs.clone()
             shuffled[:, places] = seen.inputs[order, places]
-            rises[row, repeat] = _mean_loss(model, criterion, shuffled, seen.targets) - whole
+            rises[row, repeat] = mean_loss(shuffled, seen.targets) - whole
     return rises
 
 
-def _mean_loss(model: nn.Module, criterion: Callable[..., Tensor], inputs: Tensor, targets: Tensor) -> float:
+def _mean_loss(
+    model: nn.Module, criterion: Callable[..., Tensor], how: BatchFunctions, inputs: Tensor, targets: Tensor
+) -> float:
     losses, weights = 0.0, 0.0
     for batch in zip(inputs.split(CHUNK), targets.split(CHUNK)):
-        weight = float(batch_weight(criterion, batch, len(batch[0])))
-        losses += float(run_batch(model, criterion, batch).loss) * weight
+        weight = float(how.batch_weight(criterion, batch, len(batch[0])))
+        losses += float(how.run_batch(model, criterion, batch).loss) * weight
         weights += weight
     return losses / weights
 
 
-def _seen(model: nn.Module, criterion: Callable[..., Tensor], batches: Iterable[Any], device: torch.device) -> Seen:
+def _seen(
+    model: nn.Module,
+    criterion: Callable[..., Tensor],
+    batches: Iterable[Any],
+    device: torch.device,
+    how: BatchFunctions,
+) -> Seen:
     parts: list[tuple[Any, Tensor, Tensor]] = []
     num_samples = 0
     for batch in batches:
         batch = to_device(batch, device)
-        _, outputs, targets, _ = run_batch(model, criterion, batch)
+        _, outputs, targets, _ = how.run_batch(model, criterion, batch)
         is_tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
         is_classes = is_tensors and outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
         if not is_classes and not (is_tensors and outputs.shape == targets.shape and outputs.ndim == 2):
             raise ConfigError("--figures: wanted: outputs (N, C) and classes (N,), or outputs and targets both (N, C)")
-        parts.append((unpack(batch)[0], outputs, targets))
+        parts.append((how.unpack(batch)[0], outputs, targets))
         num_samples += len(outputs)
         if num_samples >= MAX_SAMPLES:
             break

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_loader.table_auto import as_table, propose
-from data_loader.table_columns import WHERE, Column, make_column
-from data_loader.table_source import TableSource
+from tables.auto import as_table, propose
+from tables.columns import WHERE, Column, make_column
+from tables.source import TableSource
 from utils import ConfigError, nearest
 
 logger = logging.getLogger("data")

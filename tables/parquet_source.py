@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_loader.csv_float32 import Rows
-from data_loader.parquet_table import CHUNK_ROWS, file_system, find_parquet, reading
-from data_loader.row_encoder import RowEncoder
-from data_loader.table_source import TableSource
+from tables.float32 import Rows
+from tables.parquet_files import CHUNK_ROWS, file_system, find_parquet, reading
+from tables.row_encoder import RowEncoder
+from tables.source import TableSource
 from utils import DataError
 
 SAMPLE_ROWS = 100_000

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pyarrow import fs as pa_fs
 from pyarrow import types
 
-from data_loader.csv_float32 import EXACT_END, Bounds, lost_digits
-from data_loader.csv_mistakes import FLOAT32_END
+from tables.csv_mistakes import FLOAT32_END
+from tables.float32 import EXACT_END, Bounds, lost_digits
 from utils import ConfigError, DataError, nearest
 from utils.errors import printable
 

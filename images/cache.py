@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zlib
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import __version__ as PILLOW_VERSION
 
-from data_loader.csv_cache import KEY_LENGTH, find_table, locked, write_npy_header
-from data_loader.image_files import ImageFiles, decode, decoding
-from utils import DataError, fsync_dir
+from base.array_cache import KEY_LENGTH, checksum_of, find_array, locked, write_array
+from images.files import ImageFiles, decode, decoding
+from utils import DataError
 from utils.files import write_atomic
 
 FORMAT = 1  # of the files; a new number makes old ones invalid
@@ -54,18 +54,18 @@ def whole_images(
     report = cache_dir / f"{key}.json"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        if not report.exists() or (keep and find_table(cache_dir, key) is None):
+        if not report.exists() or (keep and find_array(cache_dir, key) is None):
             with locked(cache_dir):
-                if not report.exists() or (keep and find_table(cache_dir, key) is None):
+                if not report.exists() or (keep and find_array(cache_dir, key) is None):
                     _decode_all(files, size, channels, cache_dir, key, keep)
         damaged: dict[str, str] = json.loads(report.read_text("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise DataError(f"{cache_dir}: cannot be used: {getattr(error, 'strerror', None) or error}") from error
     if damaged:
         _tell(files, damaged, skip_damaged)
-    path = find_table(cache_dir, key) if keep else None
+    path = find_array(cache_dir, key) if keep else None
     whole = files.without({int(number) for number in damaged})
-    return whole, None if path is None else (path, path.stem.removeprefix(f"{key}-"))
+    return whole, None if path is None else (path, checksum_of(path))
 
 
 def _tell(files: ImageFiles, damaged: dict[str, str], skip_damaged: bool) -> None:
@@ -84,29 +84,23 @@ def _shortened(lines: list[str]) -> list[str]:
 
 def _decode_all(files: ImageFiles, size: tuple[int, int], channels: int, cache_dir: Path, key: str, keep: bool) -> None:
     logger.info(f"{files.root}: decoding {len(files.names):,} images, once; {'kept in' if keep else 'see'} {cache_dir}")
-    temp = cache_dir / f".{key}.npy.tmp"
     damaged: dict[int, str] = {}
-    num_images, checksum = 0, 0
-    try:
-        with open(temp, "wb") as file:
-            write_npy_header(file, (0, channels, *size), np.uint8)
-            for number, image in enumerate(decoded(files, size, channels)):
-                if isinstance(image, str):
-                    damaged[number] = image.removeprefix(f"{files.root / files.names[number]}: ")
-                elif keep:
-                    data = np.ascontiguousarray(image).data
-                    file.write(data)
-                    num_images, checksum = num_images + 1, zlib.crc32(data, checksum)
-            file.seek(0)
-            write_npy_header(file, (num_images, channels, *size), np.uint8)
-            file.flush()
-            os.fsync(file.fileno())
+
+    def whole() -> Iterator[np.ndarray]:
+        for number, image in enumerate(decoded(files, size, channels)):
+            if isinstance(image, str):
+                damaged[number] = image.removeprefix(f"{files.root / files.names[number]}: ")
+            else:
+                yield np.ascontiguousarray(image)[None]
+
+    def report() -> None:  # before the array has its name: with that, both are there
         write_atomic(cache_dir / f"{key}.json", json.dumps(damaged).encode())
-        if keep:
-            os.replace(temp, cache_dir / f"{key}-{checksum:08x}.npy")
-            fsync_dir(cache_dir)
-    finally:
-        temp.unlink(missing_ok=True)
+
+    if keep:
+        write_array(cache_dir, key, whole(), (channels, *size), np.uint8, notes=report)
+    else:
+        deque(whole(), maxlen=0)
+        report()
 
 
 def decoded(files: ImageFiles, size: tuple[int, int], channels: int) -> Iterator[np.ndarray | str]:

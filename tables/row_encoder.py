@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_loader.csv_float32 import Bounds, Rows
-from data_loader.csv_mistakes import is_finite_float32
-from data_loader.table_coders import BLANKS, Coder
-from data_loader.table_columns import Column
+from tables.coders import BLANKS, Coder
+from tables.columns import Column
+from tables.csv_mistakes import is_finite_float32
+from tables.float32 import Bounds, Rows
 from utils import DataError, nearest
 
 TableFacts = Mapping[str, Any]

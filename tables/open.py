@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from base import BatchDataset, MappedBatches, TensorBatches
-from data_loader.csv_cache import checksum_of, find_table, locked, read_notes, write_table
-from data_loader.csv_float32 import Rows
-from data_loader.kept_table import CHUNK, MIN_BYTES, KeptBatches, find_kept, inputs_and_targets, keep_table
-from data_loader.row_encoder import RowEncoder
-from data_loader.table_columns import Column
-from data_loader.table_fit import fit_columns, fit_target, recode
-from data_loader.table_request import TableRequest
-from data_loader.table_splits import Splits, split_of
+from base.array_cache import checksum_of, find_array, locked, read_notes, write_array
+from tables.columns import Column
+from tables.fit import fit_columns, fit_target, recode
+from tables.float32 import Rows
+from tables.kept_table import CHUNK, MIN_BYTES, KeptBatches, find_kept, inputs_and_targets, keep_table
+from tables.request import TableRequest
+from tables.row_encoder import RowEncoder
+from tables.splits import Splits, split_of
 from utils import DataError
 
 MAX_LABELS_SHOWN = 200  # characters
@@ -125,10 +125,10 @@ def _mapped(request: TableRequest, cache_dir: Path, key: str) -> OpenTable:
     """Return a table that does not fit in memory, converted unless that was done before."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        path = find_table(cache_dir, key)
+        path = find_array(cache_dir, key)
         if path is None:
             with locked(cache_dir):
-                path = find_table(cache_dir, key) or _convert(request, cache_dir, key)
+                path = find_array(cache_dir, key) or _convert(request, cache_dir, key)
     except (OSError, ValueError) as error:
         raise DataError(f"{cache_dir}: cannot be written to: {getattr(error, 'strerror', None) or error}") from error
     how: dict[str, Any] = {"num_targets": request.num_targets, "is_class": request.chosen.is_class}
@@ -146,7 +146,7 @@ def _convert(request: TableRequest, cache_dir: Path, key: str) -> Path:
         table, splits, columns = _fitted(request, raw, matrix)
         blocks: Iterator[Rows] = (np.ascontiguousarray(table[at : at + CHUNK]) for at in range(0, len(table), CHUNK))
         notes = partial(_notes, request, splits, columns)
-        return write_table(cache_dir, key, blocks, table.shape[1], notes)
+        return write_array(cache_dir, key, blocks, table.shape[1:], notes=notes)
     finally:
         temp.unlink(missing_ok=True)
 

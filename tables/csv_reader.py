@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from data_loader.csv_dialect import looks_like, other_delimiter
-from data_loader.csv_float32 import Bounds, FiniteNumbers, Rows, lost_digits
-from data_loader.csv_mistakes import Cells, first_mistake, is_finite_float32, kept_lines, unclosed_quote
+from tables.csv_dialect import looks_like, other_delimiter
+from tables.csv_mistakes import Cells, first_mistake, is_finite_float32, kept_lines, unclosed_quote
+from tables.float32 import Bounds, FiniteNumbers, Rows, lost_digits
 from utils import DataError, nearest
 from utils.files import open_regular
 

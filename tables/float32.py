@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_loader.csv_mistakes import FLOAT32_END, is_finite_float32
+from tables.csv_mistakes import FLOAT32_END, is_finite_float32
 
 EXACT_END = 2.0**24  # up to here float32 holds all integers; float64 holds them up to 2**53
 MIN_STEPS = 2.0**10  # of float32 between the smallest and the largest number of a column; with fewer, it warns

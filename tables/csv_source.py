@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from data_loader.csv_cache import CsvSample
-from data_loader.csv_dialect import check_dialect, file_size, plain_csv
-from data_loader.csv_float32 import Rows
-from data_loader.csv_reader import CsvReader, file_identity
-from data_loader.row_encoder import RowEncoder
-from data_loader.table_source import TableSource
+from tables.csv_cache import CsvSample
+from tables.csv_dialect import check_dialect, file_size, plain_csv
+from tables.csv_reader import CsvReader, file_identity
+from tables.float32 import Rows
+from tables.row_encoder import RowEncoder
+from tables.source import TableSource
 from utils import ConfigError, DataError
 
 SAMPLE_BYTES = 8 << 20
