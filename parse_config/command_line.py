@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from parse_config.named import Slots
 from parse_config.options import NAME_PATTERN
 from parse_config.overrides import parse_override
 from utils.errors import ConfigError
-from utils.files import write_json
+from utils.files import write_atomic
 
 DEBUGGING = {
     "--fast-dev-run": (
@@ -151,7 +152,8 @@ def answer_question(cli: argparse.Namespace, parser: argparse.ArgumentParser, sl
         layers.add_file(Path(cli.config or "config.json"))
         print(completion_script(parser, shell, dotted_paths(slots, layers.config)))
     else:
-        write_json(json_schema(slots), "config.schema.json")
+        schema = json.dumps(json_schema(slots))  # without indentation: an editor reads it, nobody else
+        write_atomic("config.schema.json", f"{schema}\n".encode())
     raise SystemExit(0)
 
 
