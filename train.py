@@ -18,7 +18,7 @@ from parse_config.command_line import add_run_flags
 from preflight import choose_batch_size, try_out
 from slots import SLOTS
 from speed import fast_kernels, set_process_modes
-from trainer import Trainer, run_batch
+from trainer import Trainer
 from utils import prepare_device, seed_everything, to_device
 
 OPTIONS = [
@@ -69,6 +69,7 @@ def main(config: ConfigParser) -> None:
     choose_batch_size(config, build_trainer)
     if config.num_folds:
         from prediction.kfold import table, train_folds  # with what an ordinary run does without
+        from trainer.batch import run_batch
 
         print("\n".join(table(train_folds(config, config.num_folds, build_trainer, run_batch))))
         return
