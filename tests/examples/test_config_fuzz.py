@@ -15,7 +15,8 @@ from mangled import mangled
 from train import parse_args
 from utils import ConfigError
 
-CONFIGS = [json.loads(path.read_text()) for path in [ROOT / "config.json", *sorted(ROOT.glob("configs/*.json"))]]
+FILES = [json.loads(path.read_text()) for path in [ROOT / "config.json", *sorted(ROOT.glob("configs/*.json"))]]
+CONFIGS = [config for config in FILES if "extends" not in config]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timers of a process")
 
 
