@@ -19,7 +19,7 @@ from base.kept_workers import KeptWorkers
 from base.microbatch import Microbatch, first_samples
 from base.new_inputs import NewInputs
 from base.sampling import DrawnBatchSampler, EpochBatchSampler, epoch_steps
-from base.splits import WHERE, num_samples, train_and_valid
+from base.splits import WHERE, split_samples
 from utils import CheckpointError, ConfigError, mix_seed
 from utils.annotations import Fold, NumWorkers
 from utils.signals import init_worker
@@ -39,10 +39,14 @@ class BaseDataLoader(DataLoader[Any]):
     `collate_fn` is then `keep_batch` unless another is given; any other map-style dataset gives samples, which are
     collated. Whoever simply iterates gets another order each time; in `train`, that of the run's position.
 
-    A subclass takes `training: bool = True`: with False it holds the test split, whole and unshuffled. The values that
-    open arguments, such as a `source` of "auto", resolved to it leaves in `resolved_args`, which go into the config of
-    the run. It may have a method `facts() -> dict`: values such as class counts, given to the models, losses and
-    metrics that take an argument of that name, in training and in test. Its `new_inputs` says how new inputs are read.
+    A subclass takes `training: bool = True` and passes it on: with False it holds the test split, whole and in its own
+    order, and `shuffle`, `sampler` and all that holds out for validation have no effect. The test split is the whole
+    dataset; or, where a number is given, `test_split` of it (a fraction, or a count), always the same samples.
+
+    The values that open arguments, such as a `source` of "auto", resolved to, a subclass leaves in `resolved_args`,
+    which go into the config of the run. It may have a method `facts() -> dict`: values such as class counts, given to
+    the models, losses and metrics that take an argument of that name, in training and in test. Its `new_inputs` says
+    how new inputs are read.
 
     What is held out for validation is a `validation_split` (a fraction of the samples, or a count) drawn with
     `split_seed`; or fold "K/N", of which each sample is in one, with an even share of every class where the dataset
@@ -70,6 +74,8 @@ class BaseDataLoader(DataLoader[Any]):
         num_workers: NumWorkers,
         collate_fn: Callable[[Any], Any] | None = None,
         *,
+        training: bool = True,
+        test_split: float | int | None = None,
         valid_dataset: Dataset[Any] | None = None,
         validation_set: Dataset[Any] | None = None,
         indices: Tensor | None = None,
@@ -83,23 +89,21 @@ class BaseDataLoader(DataLoader[Any]):
 
         `sampler` draws the training samples, by their positions in the training split, (n,) int64, that the function
         gets; with nothing held out it may be a sampler of torch's. With `keep_workers` workers live for all epochs; a
-        BatchDataset then keeps no more of an epoch than `set_epoch` sets. Raises ConfigError for wrong arguments.
+        BatchDataset then keeps no more of an epoch than `set_epoch` sets. Raises ConfigError for wrong arguments, and
+        DataError where the test split is asked for and `test_split` is 0.
         """
         _check_args(batch_size, validation_split, valid_indices, validation_set, sampler)
-        valid_dataset = dataset if valid_dataset is None else valid_dataset
-        train_indices, valid_indices = train_and_valid(
-            *(dataset, valid_dataset, validation_split, indices, valid_indices, split_seed),
-            *(fold, dataset.held_targets() if isinstance(dataset, BatchDataset) else None),
+        shuffle, sampler = shuffle and training, sampler if training else None
+        samples, valid_dataset, valid_indices = split_samples(
+            *(dataset, training, test_split, validation_split, valid_dataset, validation_set),
+            *(indices, valid_indices, split_seed, fold),
         )
-        if validation_set is not None:
-            valid_dataset, valid_indices = validation_set, torch.arange(num_samples(validation_set))
         self.init_kwargs = _published_kwargs(dataset, batch_size, shuffle, num_workers, collate_fn)
         self.resolved_args: dict[str, Any] = {}
         self.num_workers_asked, self._keep_workers = num_workers, keep_workers and num_workers > 0
-        self._collate = collate_fn
-        self._valid = (valid_dataset, valid_indices, batch_size)
+        self._collate, self._valid = collate_fn, (valid_dataset, valid_indices, batch_size)
         # Not super(): in an adopted loader that is the class of a fork, which takes other arguments.
-        DataLoader.__init__(self, **self._options(dataset, train_indices, batch_size, shuffle, sampler))
+        DataLoader.__init__(self, **self._options(dataset, samples, batch_size, shuffle, sampler))
         self.__dict__["batch_size"] = batch_size  # torch leaves None beside a batch_sampler, and guards the name
 
     @classmethod

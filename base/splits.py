@@ -9,11 +9,56 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils import ConfigError
+from base.datasets import BatchDataset
+from utils import ConfigError, DataError
 from utils.rng import permutation
 
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 WHERE = "data_loader.args"
+
+
+def split_samples(
+    dataset: Dataset[Any],
+    training: bool,
+    test_split: float | int | None,
+    validation_split: float | int,
+    valid_dataset: Dataset[Any] | None,
+    validation_set: Dataset[Any] | None,
+    indices: Tensor | None,
+    valid_indices: Tensor | None,
+    split_seed: int,
+    fold: str | None,
+) -> tuple[Tensor, Dataset[Any], Tensor]:
+    """Return the samples of `dataset` that a loader gives, (n,) int64; and what is held out for validation, and where.
+
+    See BaseDataLoader for the arguments. Raises ConfigError; DataError where the test split is asked for and is empty.
+    """
+    if test_split is not None:
+        indices = _train_or_test(dataset, test_split, training, indices)
+    if not training:
+        samples = torch.arange(num_samples(dataset)) if indices is None else indices
+        return samples, dataset, samples[:0]
+    classes = dataset.held_targets() if isinstance(dataset, BatchDataset) else None
+    valid_dataset = dataset if valid_dataset is None else valid_dataset
+    samples, held_out = train_and_valid(
+        dataset, valid_dataset, validation_split, indices, valid_indices, split_seed, fold, classes
+    )
+    if validation_set is not None:
+        return samples, validation_set, torch.arange(num_samples(validation_set))
+    return samples, valid_dataset, held_out
+
+
+def _train_or_test(
+    dataset: Dataset[Any], test_split: float | int, training: bool, indices: Tensor | None
+) -> Tensor | None:
+    """Return the samples that are not, or are, the test split; of `indices`, or of all, which None is."""
+    if test_split == 0 and not training:
+        raise DataError(f"{WHERE}.test_split is 0: there is no test split to evaluate on")
+    if test_split == 0:
+        return indices
+    size = num_samples(dataset if indices is None else indices)
+    kept, held_out = split_indices(size, test_split, f"{WHERE}.test_split", indices=indices)
+    return kept if training else held_out
 
 
 def train_and_valid(

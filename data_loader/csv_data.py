@@ -17,8 +17,7 @@ from tables.csv_reader import CsvReader
 from tables.kept_table import MIN_BYTES, KeptBatches, find_kept, keep_table
 from tables.new_rows import CsvFormat, NewRows
 from tables.number_encoder import NumberEncoder
-from tables.splits import split_of
-from utils import ConfigError, DataError
+from utils import ConfigError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, Fold, NumWorkers, PositiveFloat, Share
 
 FLOAT32_BYTES = 4
@@ -67,13 +66,13 @@ class CsvDataLoader(BaseDataLoader):
         if not self.features or len({*self.features, target}) != len(self.features) + 1:
             raise ConfigError(f"data_loader.args.features: {self.features}; name different columns, not the target")
         dataset = _load(reader, [*self.features, target], max_memory * 2**30, Path(cache_dir), training, cache)
-        if not training and test_split == 0:
-            raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
-        split = (validation_split, fold) if training else (0, None)
-        indices = split_of(len(dataset), test_split, training)
-        loaded = (dataset, batch_size, shuffle and training, split[0], num_workers)
-        draw = _drawing(sampler, dataset, reader, target) if training else None
-        super().__init__(*loaded, indices=indices, fold=split[1], sampler=draw)
+        super().__init__(
+            *(dataset, batch_size, shuffle, validation_split, num_workers),
+            training=training,
+            test_split=test_split,
+            fold=fold,
+            sampler=_drawing(sampler, dataset, reader, target) if training else None,
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return the names of the features in their order, by which new rows are read."""

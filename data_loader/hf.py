@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, split_indices
+from base import BaseDataLoader, BatchDataset
 from base.datasets import Indices
 from data_loader.collate import Collate, stack
 from data_loader.samplers import SamplerArg, drawing
@@ -54,17 +54,10 @@ class HfDataLoader(BaseDataLoader):
             if name not in rows.column_names:
                 raise DataError(f"{path}: has no column {name!r}; {nearest(name, rows.column_names)}")
         dataset = HfBatches(rows, columns, target)
-        kept, held_out = split_indices(len(dataset), test_split, f"{WHERE}.test_split")
-        if not training and len(held_out) == 0:
-            raise DataError(f"{path}: {WHERE}.test_split is 0: there is no test split to evaluate on")
         super().__init__(
-            dataset,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
-            collate_fn=collate,
-            indices=kept if training else held_out,
+            *(dataset, batch_size, shuffle, validation_split, num_workers, collate),
+            training=training,
+            test_split=test_split,
             sampler=drawing(sampler, dataset.column(target), dataset.column) if training and sampler else None,
         )
 

@@ -68,15 +68,13 @@ class ImageFolderDataLoader(BaseDataLoader):
         images, valid, splits = _read(Path(path), read, training, validation_split, test_split)
         self.class_names, self.num_classes = images.files.class_names, len(images.files.class_names)
         plain = images.batches(valid_transform, "valid_transform")
+        dataset = images.batches(train_transform, "train_transform") if training else plain
         super().__init__(
-            images.batches(train_transform, "train_transform") if training else plain,
-            batch_size,
-            shuffle and training,
-            0,
-            num_workers,
+            *(dataset, batch_size, shuffle, 0, num_workers),
+            training=training,
             valid_dataset=plain,
             validation_set=valid.batches(valid_transform, "valid_transform") if valid else None,
-            sampler=drawing(sampler, images.labels) if training else None,
+            sampler=drawing(sampler, images.labels),
             keep_workers=True,
             **splits,
         )

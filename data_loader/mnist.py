@@ -83,14 +83,11 @@ class MnistDataLoader(BaseDataLoader):
         if training and Augmentation(max_shift, flip, erasing) != Augmentation():
             dataset = AugmentedBatches(dataset, Augmentation(max_shift, flip, erasing))
         super().__init__(
-            dataset,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
+            *(dataset, batch_size, shuffle, validation_split, num_workers),
+            training=training,
             valid_dataset=plain,
-            fold=fold if training else None,
-            sampler=drawing(sampler, labels) if training else None,
+            fold=fold,
+            sampler=drawing(sampler, labels),
         )
         self.resolved_args["source"] = self.source
 

@@ -73,10 +73,11 @@ class ParquetDataLoader(BaseDataLoader):
         valid = valid_path if training else None
         valid_set = ParquetBatches(ParquetTable(valid, self.features, self.target), max_memory) if valid else None
         super().__init__(
-            *(dataset, batch_size, shuffle and training, validation_split if training else 0, num_workers),
+            *(dataset, batch_size, shuffle, validation_split, num_workers),
+            training=training,
             validation_set=valid_set,
             split_seed=split_seed,
-            fold=fold if training else None,
+            fold=fold,
             sampler=_drawing(sampler, path, dataset) if training else None,
         )
         self.resolved_args |= {"features": self.features, "target": self.target}  # for a test_path of another order

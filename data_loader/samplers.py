@@ -45,11 +45,13 @@ class Samples(NamedTuple):
 
 
 def drawing(
-    sampler: SamplerArg | None, labels: Tensor | None = None, column: Callable[[str], Tensor] | None = None
+    sampler: SamplerArg | Sampler[int] | None,
+    labels: Tensor | None = None,
+    column: Callable[[str], Tensor] | None = None,
 ) -> Callable[[Tensor], Sampler[int]] | Sampler[int] | None:
     """Return the `sampler` argument of BaseDataLoader for that of a loader whose dataset has these labels and columns.
 
-    Torch's own samplers get the training indices as their data source.
+    Torch's own samplers get the training indices as their data source; one that is built already stays as it is.
     """
     if sampler is None or isinstance(sampler, Sampler):
         return sampler

@@ -78,8 +78,8 @@ class TableDataLoader(BaseDataLoader):
             chosen = choose_columns(source, target, columns, missing, missing_values, split_by, split_time)
             request = TableRequest(source, chosen, missing_values, test_split, validation_split, table, fold)
             self.table = rows = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
-        how = {"num_workers": num_workers, **rows.split(training)}
-        super().__init__(rows.dataset, batch_size, shuffle and training, **how)
+        how = {"num_workers": num_workers, "training": training, **rows.split(training)}
+        super().__init__(rows.dataset, batch_size, shuffle, **how)
         self.num_classes, self.resolved_args["columns"] = len(rows.class_names) or None, chosen.resolved()
 
     def facts(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base import BaseDataLoader, BatchDataset, split_indices
+from base import BaseDataLoader, BatchDataset
 from base.datasets import Indices
 from data_loader.collate import Collate, pad
 from data_loader.samplers import SamplerArg, drawing
@@ -55,18 +55,11 @@ class TextDataLoader(BaseDataLoader):
         numbers = {name: number for number, name in enumerate(self.class_names)}
         dataset = TextBatches([text[:max_length] for text in texts], torch.tensor([numbers[name] for name in labels]))
         self.num_classes = len(self.class_names)
-        kept, held_out = split_indices(len(dataset), test_split, "data_loader.args.test_split")
-        if not training and len(held_out) == 0:
-            raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
         super().__init__(
-            dataset,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
-            collate_fn=collate,
-            indices=kept if training else held_out,
-            sampler=drawing(sampler, dataset.labels) if training else None,
+            *(dataset, batch_size, shuffle, validation_split, num_workers, collate),
+            training=training,
+            test_split=test_split,
+            sampler=drawing(sampler, dataset.labels),
         )
 
     def facts(self) -> dict[str, Any]:

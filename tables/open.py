@@ -22,7 +22,7 @@ from tables.float32 import Rows
 from tables.kept_table import CHUNK, MIN_BYTES, KeptBatches, find_kept, inputs_and_targets, keep_table
 from tables.request import TableRequest
 from tables.row_encoder import RowEncoder
-from tables.splits import Splits, split_of
+from tables.splits import Splits
 from utils import DataError
 
 MAX_LABELS_SHOWN = 200  # characters
@@ -50,11 +50,10 @@ class OpenTable:
         """Return the arguments of a BaseDataLoader of the training split and what is held out, or of the test split."""
         if self.splits is not None:
             train, valid, test = self.splits
-            held_out = valid if training and len(valid) else None
+            held_out = valid if len(valid) else None
             return {"validation_split": 0, "indices": train if training else test, "valid_indices": held_out}
         assert self.drawn is not None
-        indices = split_of(len(self.dataset), self.drawn[0], training)
-        return {"validation_split": self.drawn[1] if training else 0, "indices": indices}
+        return {"validation_split": self.drawn[1], "test_split": self.drawn[0]}
 
     def as_fact(self) -> dict[str, Any]:
         """Return plain data, which a checkpoint holds (see RowEncoder.from_facts)."""

@@ -57,17 +57,6 @@ def split_rows(
     return Splits(rows, parts[1], parts[0])
 
 
-def split_of(num_rows: int, test_split: float | int, training: bool) -> Tensor | None:
-    """Return the rows of the test split, or all others; None stands for all rows, and takes no memory.
-
-    Raises ConfigError.
-    """
-    if test_split == 0:
-        return None
-    kept, held_out = split_indices(num_rows, test_split, f"{WHERE}.test_split")
-    return kept if training else held_out
-
-
 def _held_out(
     rows: NDArray[np.int64],
     share: float | int,

@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from base import AugmentedBatches, BaseDataLoader, Microbatch, TensorBatches, counted
-from utils import ConfigError, rng_state, set_rng_state
+from utils import ConfigError, DataError, rng_state, set_rng_state
 
 CPU = torch.device("cpu")
 NUM_SAMPLES = 46
@@ -257,6 +257,30 @@ def test_samples_are_put_together_by_the_collate_function_that_is_given() -> Non
         (inputs, targets), (_, expected) = given_batch.batch, batch.batch
         assert not inputs.any()
         assert torch.equal(targets, -expected)
+
+
+@pytest.mark.parametrize("indices", [None, torch.arange(1, NUM_SAMPLES, 2)])
+@pytest.mark.parametrize("test_split", [0.2, 7])
+def test_a_test_split_is_held_out_of_training_and_validation(test_split: float | int, indices: Tensor | None) -> None:
+    whole = torch.arange(NUM_SAMPLES) if indices is None else indices
+    given: dict[str, Any] = {"indices": indices, "test_split": test_split}
+    loader, test = make_loader("plain", **given), make_loader("plain", training=False, **given)
+    parts = [loader.train_indices(), loader.valid_indices(), test.train_indices()]
+    assert torch.equal(torch.cat(parts).sort().values, whole)
+    assert [len(part) for part in parts[1:]] == [6, int(len(whole) * 0.2) if test_split == 0.2 else 7]
+    for kwargs in ({}, {"fold": "1/2", "validation_split": 0}, {"sampler": RandomSampler, "split_seed": 3}):
+        other = make_loader("plain", training=False, **given | kwargs)
+        assert plain(targets for (_, targets), _ in counted(other)) == plain(parts[2].split(5))
+        assert other.split_validation() is None
+
+
+def test_without_a_test_split_the_dataset_is_that_itself_unless_it_is_held_out() -> None:
+    assert make_loader("plain", training=False).train_indices().tolist() == list(range(NUM_SAMPLES))
+    assert make_loader("plain", test_split=0).n_samples == make_loader("plain").n_samples == 40
+    with pytest.raises(DataError, match=r"^data_loader\.args\.test_split is 0: there is no test split"):
+        make_loader("plain", training=False, test_split=0)
+    with pytest.raises(ConfigError, match=r"^data_loader\.args\.test_split: 46 of 46 samples"):
+        make_loader("plain", test_split=NUM_SAMPLES)
 
 
 def test_unshuffled_batches_keep_the_order_of_the_samples() -> None:

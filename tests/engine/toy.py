@@ -186,8 +186,7 @@ class SampleLoader(BaseDataLoader):
         noise: Probability = 0.1,
     ) -> None:
         dataset = NoisySamples(*_make_data(num_samples, training), noise if training else 0.0)
-        split = validation_split if training else 0
-        super().__init__(dataset, batch_size, shuffle and training, split, num_workers)
+        super().__init__(dataset, batch_size, shuffle, validation_split, num_workers, training=training)
 
 
 class TensorLoader(BaseDataLoader):
@@ -208,14 +207,8 @@ class TensorLoader(BaseDataLoader):
     ) -> None:
         plain = TensorBatches(*_make_data(num_samples, training))
         dataset = AugmentedBatches(plain, lambda inputs, uniforms: inputs + uniforms[:, :NUM_FEATURES] / 10)
-        super().__init__(
-            dataset if training else plain,
-            batch_size,
-            shuffle and training,
-            validation_split if training else 0,
-            num_workers,
-            valid_dataset=plain,
-        )
+        split = (batch_size, shuffle, validation_split, num_workers)
+        super().__init__(dataset if training else plain, *split, training=training, valid_dataset=plain)
         self.resolved_args["source"] = "generated"
 
 

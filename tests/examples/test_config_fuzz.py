@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 from pathlib import Path
@@ -12,10 +11,11 @@ import torchmetrics  # noqa: F401  # takes longer to import than a config may to
 
 from helpers import ROOT, limited
 from mangled import mangled
+from test_configs import shipped
 from train import parse_args
 from utils import ConfigError
 
-CONFIGS = [json.loads(path.read_text()) for path in [ROOT / "config.json", *sorted(ROOT.glob("configs/*.json"))]]
+CONFIGS = [shipped(path) for path in [Path("config.json"), *sorted(ROOT.glob("configs/*.json"))]]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timers of a process")
 
 

@@ -183,9 +183,8 @@ def test_the_test_split_is_always_the_same_rows_in_the_order_of_the_file(tmp_pat
 
 
 def test_evaluating_without_a_test_split_is_an_error_that_names_the_key(tmp_path: Path) -> None:
-    text = "a,y\n1,2\n"
-    expected = "data_loader.args.test_split is 0: there is no test split to evaluate on"
-    assert error_of(tmp_path, text, training=False) == expected
+    with pytest.raises(DataError, match=r"^data_loader\.args\.test_split is 0: there is no test split to evaluate on$"):
+        load(write(tmp_path, "a,y\n1,2\n"), training=False)
 
 
 @pytest.mark.parametrize("key", ["test_split", "validation_split"])

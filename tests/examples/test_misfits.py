@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
@@ -17,9 +16,8 @@ import trainer.trainer
 from example_runs import train
 from faults import assert_same_run
 from few_digits import on_few_digits
-from helpers import ROOT
 from model.model import MnistModel
-from test_configs import CONFIGS, write_table
+from test_configs import CONFIGS, shipped, write_table
 from trainer import Trainer
 from utils import ConfigError, DataError
 
@@ -31,8 +29,7 @@ def left_in(directory: Path) -> list[str]:
 
 def small(path: Path, digits_dir: Path, folder: Path) -> dict[str, Any]:
     """Return a config that comes with the project, of one epoch on little data, saving under `folder`."""
-    config: dict[str, Any] = json.loads((ROOT / path).read_text())
-    del config["$schema"]
+    config = shipped(path)
     if config["data_loader"]["type"] == "MnistDataLoader":
         on_few_digits(config, digits_dir)
     else:
@@ -55,7 +52,7 @@ FED = ("MnistDataLoader", "CsvDataLoader", "ParquetDataLoader")  # which `small`
 
 def is_plain(path: Path) -> bool:
     """Whether a config is of a loader that `small` knows, and trains from its first epoch as it goes on."""
-    config = json.loads((ROOT / path).read_text())
+    config = shipped(path)
     return config["data_loader"]["type"] in FED and "fine_tune" not in config
 
 

@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import (
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from base import BaseDataLoader, TensorBatches
 from base.share import Slices
@@ -20,7 +26,7 @@ from data_loader import samplers
 from data_loader.csv_data import CsvDataLoader
 from data_loader.parquet_data import ParquetDataLoader
 from data_loader.samplers import SamplerArg, drawing
-from parse_config import ConfigParser
+from parse_config import ConfigParser, Slot
 from slots import SLOTS
 from utils import ConfigError, DataError
 
@@ -28,20 +34,29 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  #
 
 LABELS = torch.tensor([0] * 95 + [1] * 5).repeat(10)  # a rare class
 NUM_DRAWS, SEEDS = 25_000, range(20)
-NAMED: dict[str, SamplerArg] = {
+THIRDS = list(range(0, 1000, 3))
+NAMED: dict[str, SamplerArg | Sampler[int]] = {  # the first word of each is the type in a config
     "sequential": samplers.sequential,
     "random": samplers.random,
     "random with replacement": partial(samplers.random, replacement=True, num_samples=70),
-    "subset": partial(samplers.subset, indices=list(range(0, 1000, 3))),
+    "subset": partial(samplers.subset, indices=THIRDS),
     "weighted": samplers.weighted,
+    "weighted by a column": partial(samplers.weighted, column="w", num_samples=300),
+    "weighted without replacement": partial(samplers.weighted, replacement=False, num_samples=300),
     "batch": partial(samplers.batch, batch_size=7, sampler=samplers.weighted, drop_last=True),
+    "SequentialSampler": SequentialSampler,
+    "RandomSampler": partial(RandomSampler, replacement=True, num_samples=70),
+    "SubsetRandomSampler": SubsetRandomSampler(THIRDS),
+    "WeightedRandomSampler": WeightedRandomSampler([1.0, 3.0] * 500, 200),
 }
 
 
-def load(sampler: SamplerArg, num_workers: int = 0, validation_split: int = 0) -> BaseDataLoader:
-    """Return a loader of samples whose inputs are their numbers."""
+def load(
+    sampler: SamplerArg | Sampler[int], num_workers: int = 0, validation_split: int = 0, has_columns: bool = True
+) -> BaseDataLoader:
+    """Return a loader of samples whose inputs are their numbers, with a column of weights."""
     dataset = TensorBatches(torch.arange(len(LABELS)), LABELS)
-    drawn_by = drawing(sampler, LABELS)
+    drawn_by = drawing(sampler, LABELS, (lambda name: LABELS + 0.5) if has_columns else None)
     return BaseDataLoader(dataset, 16, True, validation_split, num_workers, sampler=drawn_by, keep_workers=True)
 
 
@@ -60,17 +75,24 @@ def test_the_classes_have_the_shares_that_are_asked_for(shares: list[float] | No
         assert torch.allclose(LABELS[indices].bincount() / NUM_DRAWS, expected, atol=0.01)
 
 
+def test_no_sampler_that_a_config_can_name_is_forgotten() -> None:
+    slot = SLOTS["sampler"]
+    assert isinstance(slot, Slot)
+    assert {name.split()[0] for name in NAMED} == {name for name, _ in slot.types()}
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_a_sampler_resumes_anywhere_and_gives_workers_the_same(name: str) -> None:
     whole = drawn(load(NAMED[name]))
-    others = [drawn(load(NAMED[name], num_workers=3)), whole[:2] + drawn(load(NAMED[name]), first=2)]
+    others = [whole[:first] + drawn(load(NAMED[name]), first=first) for first in (1, 2, len(whole) - 1)]
     loader = load(NAMED[name], num_workers=3)
-    drawn(loader, epoch=2)
     others.append(drawn(loader))
+    drawn(loader, epoch=2)
+    others += [drawn(loader), whole[:2] + drawn(loader, first=2)]
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(whole, other, strict=True))
     is_same = [torch.equal(a, b) for a, b in zip(whole, drawn(load(NAMED[name]), epoch=2))]
-    assert all(is_same) == (name == "sequential")
+    assert all(is_same) == name.lower().startswith("sequential")
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -100,8 +122,12 @@ def test_what_is_drawn_is_what_the_sampler_says() -> None:
 
 
 def test_held_out_samples_are_never_drawn() -> None:
-    for name in NAMED:
-        loader = load(NAMED[name], validation_split=200)
+    for sampler in NAMED.values():
+        if isinstance(sampler, Sampler):  # over the whole dataset
+            with pytest.raises(ConfigError, match="a sampler as a function of the training indices"):
+                load(sampler, validation_split=200)
+            continue
+        loader = load(sampler, validation_split=200)
         held_out = loader.valid_indices()
         assert not torch.isin(torch.cat(drawn(loader)), held_out).any()
 
@@ -138,7 +164,7 @@ def test_weights_come_from_a_column_or_a_file(tmp_path: Path) -> None:
 )
 def test_arguments_that_make_no_sense_are_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load(partial(samplers.weighted, **options))
+        load(partial(samplers.weighted, **options), has_columns=False)
     with pytest.raises(ConfigError, match="none of these samples"):
         load(partial(samplers.subset, indices=[1001]))
 

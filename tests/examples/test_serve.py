@@ -19,7 +19,7 @@ import torch
 from example_runs import train
 from helpers import ROOT
 from model.model import MnistModel, PolynomialRegression
-from test_configs import train_a_step
+from test_configs import train_steps
 from test_export import QUADRATIC, export
 
 DOC = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def served(folder: Path, directory: Path) -> Iterator[Any]:
 
 
 def test_a_regression(digits_dir: Path, tmp_path: Path) -> None:
-    run_dir = train_a_step(QUADRATIC, digits_dir, tmp_path)
+    run_dir = train_steps(QUADRATIC, digits_dir, tmp_path)
     folder, about = export(run_dir)
     model = PolynomialRegression(degree=2)
     model.load_state_dict(torch.load(run_dir / "model_best.pth")["model"])
