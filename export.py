@@ -67,7 +67,7 @@ def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
         about |= {"epoch": checkpoint.get("epoch")} | about_run(path) | about_data(data_loader, config.facts)
         arch = config.init_ftn("arch")  # a class, or a function that returns a model
         about |= {"arch_module": arch.func.__module__, "arch_args": arch.keywords}
-        about |= {"inputs": exported.inputs, "outputs": exported.outputs}
+        about |= {key: value for key, value in exported._asdict().items() if key != "run"}
         about |= about_outputs(config["loss"], about["outputs"], about["classes"])
         about |= {"check": parity._asdict(), "config": config.config, "facts": config.facts}
         write_card(temp, about)

@@ -45,6 +45,28 @@ def calls_of(model: nn.Module, run: Callable[[Any], object], batches: Iterable[A
         yield from calls
 
 
+class Flat(nn.Module):
+    """A model that takes the tensors of its arguments one by one, since a file has no classes of a project in it."""
+
+    def __init__(self, model: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.model = model
+        self.nest = map_tensors(lambda _: torch.empty(0), (call.args, call.kwargs))
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Call the model with `tensors` in their places."""
+        rest = iter(tensors)
+        args, kwargs = map_tensors(lambda _: next(rest), self.nest)
+        return self.model(*args, **kwargs)
+
+
+def flattened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Call]]:
+    """Return a model and its calls, with tensors alone as arguments, in their order."""
+    if all(not call.kwargs and all(isinstance(arg, Tensor) for arg in call.args) for call in calls):
+        return model, list(calls)
+    return Flat(model, calls[0]).eval(), [Call(tuple(call.tensors()), {}, call.outputs) for call in calls]
+
+
 def batched(calls: Sequence[Call]) -> list[bool]:
     """Return for each tensor of the arguments whether it has a row for each sample, as the first one has."""
     columns = zip(*([tensor.shape[:1] for tensor in call.tensors()] for call in calls))
@@ -73,6 +95,29 @@ def argument_names(model: nn.Module, call: Call) -> list[str]:
         num = len(list(tensors_of(value)))
         names += [name] if num == 1 else [f"{name}_{i}" for i in range(num)]
     return names
+
+
+class _Name(str):
+    """A name that is written without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def call_text(model: nn.Module, call: Call) -> tuple[str, list[str]]:
+    """Return the arguments of a call in Python, tensors by their names, and the imports of its namedtuples."""
+    names = iter(argument_names(model, call))
+    args, kwargs = map_tensors(lambda _: _Name(next(names)), (call.args, call.kwargs))
+    imports: dict[str, None] = {}
+
+    def look(value: Any) -> None:
+        if hasattr(value, "_fields"):
+            imports[f"from {type(value).__module__} import {type(value).__name__}"] = None
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+            look(item)
+
+    look((args, kwargs))
+    return ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]), list(imports)
 
 
 def output_names(call: Call) -> list[str]:

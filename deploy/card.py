@@ -29,20 +29,20 @@ outputs = session.run(None, inputs)""",
 
 model = torch.export.load("model.pt2").module()
 {tensors}
-outputs = model({names})""",
+outputs = model({call})""",
     "safetensors": """import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from {module} import {kind}  # of the project, at the commit above
+{imports}  # of the project, at the commit above
 
 about = json.loads(Path("export.json").read_text())
 model = {kind}(**about["arch_args"]).eval()
 model.load_state_dict(load_file("model.safetensors"))
 {tensors}
-outputs = model({names})""",
+outputs = model({call})""",
 }
 
 
@@ -96,15 +96,15 @@ def _card(about: Mapping[str, Any]) -> str:
 
 
 def _loading(about: Mapping[str, Any]) -> str:
-    names = [entry["name"] for entry in about["inputs"]]
+    names, kind = [entry["name"] for entry in about["inputs"]], about["config"]["arch"]["type"]
     shapes = {entry["name"]: [1 if isinstance(n, str) else n for n in entry["shape"]] for entry in about["inputs"]}
     dtypes = {entry["name"]: entry["dtype"] for entry in about["inputs"]}
     return LOADING[about["format"]].format(
         arrays="\n".join(f"    {n!r}: np.zeros({shapes[n]}, {dtypes[n]!r}),  # yours" for n in names),
         tensors="\n".join(f"{n} = torch.zeros({shapes[n]}, dtype=torch.{dtypes[n]})  # yours" for n in names),
-        names=", ".join(names),
-        module=about["arch_module"],
-        kind=about["config"]["arch"]["type"],
+        call=about["call"],
+        imports="\n".join([f"from {about['arch_module']} import {kind}", *about["imports"]]),
+        kind=kind,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deploy.calls import Call, described_tensors, dynamic_shapes, of_size
+from deploy.calls import Call, call_text, described_tensors, dynamic_shapes, flattened, of_size
 from deploy.table_inputs import Table, column_inputs, columns_of, with_columns
 from utils.errors import ExportError
 from utils.nested import tensors_of
@@ -36,11 +36,13 @@ class Trained(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """What runs the file, read back, and its inputs and outputs, described as in export.json."""
+    """What runs the file, read back, its inputs and outputs, described as in export.json, and how it is called."""
 
     run: Reloaded
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
+    call: str = ""  # in Python: "images", or "Padded(values=padded_0, lengths=padded_1)"
+    imports: Sequence[str] = ()  # that the call needs
 
 
 class Format(NamedTuple):
@@ -94,9 +96,10 @@ def _write_onnx(trained: Trained, path: Path) -> Exported:
     import onnx
     import onnxruntime
 
-    model, calls, table = trained.model, trained.calls, trained.table
-    inputs, outputs = described_tensors(model, calls)
+    table = trained.table
+    inputs, outputs = described_tensors(trained.model, trained.calls)
     names = [entry["name"] for entry in outputs]
+    model, calls = flattened(trained.model, trained.calls)
     program = torch.onnx.export(
         _program(model, calls),
         dynamic_shapes=dynamic_shapes(model, calls),  # for the name of the batch
@@ -124,25 +127,31 @@ def _write_onnx(trained: Trained, path: Path) -> Exported:
 
 
 def _write_torch(trained: Trained, path: Path) -> Exported:
-    torch.export.save(_program(trained.model, trained.calls), path)
-    return _exported(torch.export.load(path).module(), trained)
+    torch.export.save(_program(*flattened(trained.model, trained.calls)), path)
+    model = torch.export.load(path).module()
+    inputs, outputs = described_tensors(trained.model, trained.calls)
+
+    def run(call: Call) -> list[Tensor]:
+        with torch.no_grad():
+            return list(tensors_of(model(*call.tensors())))
+
+    return Exported(run, inputs, outputs, ", ".join(entry["name"] for entry in inputs))
 
 
 def _write_safetensors(trained: Trained, path: Path) -> Exported:
     from safetensors.torch import load_file, save_file
 
     save_file({name: tensor.contiguous().clone() for name, tensor in trained.model.state_dict().items()}, path)
-    reloaded = trained.build()
-    load_weights(reloaded, load_file(path), path.name)
-    return _exported(reloaded.eval(), trained)
+    model = trained.build()
+    load_weights(model, load_file(path), path.name)
+    model.eval()
 
-
-def _exported(model: Callable[..., Any], trained: Trained) -> Exported:
     def run(call: Call) -> list[Tensor]:
         with torch.no_grad():
             return list(tensors_of(model(*call.args, **call.kwargs)))
 
-    return Exported(run, *described_tensors(trained.model, trained.calls))
+    described = described_tensors(trained.model, trained.calls)
+    return Exported(run, *described, *call_text(trained.model, trained.calls[0]))
 
 
 FORMATS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deploy import Call, Trained, calls_of, check_libraries, check_parity, export_model, new_folder
 from deploy.about import about_outputs
-from deploy.calls import argument_names, described_tensors, of_size
+from deploy.calls import argument_names, call_text, described_tensors, flattened, of_size
 from utils import RunDirError
 from utils.errors import ExportError
 from utils.nested import tensors_of
@@ -62,6 +62,28 @@ def test_calls_are_resized_and_described() -> None:
     inputs, outputs = described_tensors(model, calls)
     assert [entry["shape"] for entry in inputs] == [["batch", 5, 3], ["batch"], [2, 4]]
     assert [entry["name"] for entry in outputs] == ["outputs_0", "outputs_1"]
+
+
+class Sequences(NamedTuple):
+    """What a loader gives in place of a tensor."""
+
+    values: Tensor
+    lengths: Tensor
+
+
+def test_a_call_is_written_in_python_and_flattened() -> None:
+    class Last(nn.Module):
+        def forward(self, given: Sequences, scale: dict[str, Any]) -> Tensor:
+            return given.values[:, -1] / given.lengths * scale["by"]
+
+    model = Last().eval()
+    (call,) = calls_of(
+        model, lambda given: model(given, scale={"by": 2.0}), [Sequences(torch.ones(3, 4), torch.ones(3))]
+    )
+    text = "Sequences(values=given_0, lengths=given_1), scale={'by': 2.0}"
+    assert call_text(model, call) == (text, [f"from {__name__} import Sequences"])
+    flat, (flat_call,) = flattened(model, [call])
+    assert torch.equal(flat(*flat_call.args), call.outputs)
 
 
 @pytest.mark.slow

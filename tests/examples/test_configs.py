@@ -16,6 +16,7 @@ import pytest
 
 from data_loader.make_images import write_digits
 from data_loader.make_parquet import write_shards
+from data_loader.make_tables import TABLES, write_tables
 from data_loader.make_text import write_texts
 from example_runs import run_train
 from few_digits import on_few_digits
@@ -30,7 +31,7 @@ SYSTEMS = {
     *("image folders", "transforms", "samplers", "collate", "Hugging Face datasets"),
     *("torchvision models", "Hub", "transfer learning", "freezing"),
 }
-SHIPPED = {path.relative_to(ROOT) for path in ROOT.glob("configs/*.json")}
+SHIPPED = {path.relative_to(ROOT) for path in ROOT.glob("configs/**/*.json")}
 CONFIGS = [Path("config.json"), *sorted(SHIPPED | {Path(path) for _, path, _ in ROWS})]
 
 
@@ -50,7 +51,10 @@ def shipped(path: Path) -> dict[str, Any]:
     return layers.config
 
 
-CASES = [pytest.param(path, id=str(path)) for path in CONFIGS]
+# Those of tables are trained, and for long, in test_known_tables.py.
+CASES = [
+    pytest.param(path, id=str(path), marks=[pytest.mark.slow] * (path.parent.name == "tables")) for path in CONFIGS
+]
 
 
 def train_steps(path: Path, digits_dir: Path, tmp_path: Path) -> Path:
@@ -68,9 +72,12 @@ def train_steps(path: Path, digits_dir: Path, tmp_path: Path) -> Path:
     elif config["data_loader"]["type"] == "TextDataLoader":
         args["path"] = str(tmp_path / "reviews.csv")
         write_texts(tmp_path / "reviews.csv", 200, praise_every=5)
+    elif path.stem in TABLES:
+        args |= {"path": str(tmp_path / f"{path.stem}.csv"), "cache_dir": str(tmp_path / "cache")}
+        write_tables(tmp_path)
     elif not (ROOT / args["path"]).exists():
         args["path"] = str(tmp_path / "table.csv")
-        write_table(tmp_path / "table.csv", config["arch"]["args"]["in_features"], args["target"])
+        write_table(tmp_path / "table.csv", config["arch"]["args"].get("in_features", 11), args["target"])
     config["trainer"] |= {"save_dir": str(tmp_path / "saved"), "epochs": 1, "limit_batches": 2, "log_every_steps": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     return run_train("-c", str(tmp_path / "config.json"), "-d", "cpu")

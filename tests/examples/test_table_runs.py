@@ -44,7 +44,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config_of(table: Path, save_dir: Path, target: str = "price", **args: Any) -> dict[str, Any]:
     """Return a config of 3 epochs of 5 steps, saving often, with dropout and an average of weights."""
     is_class = target == "size"
-    given = {"path": str(table), "target": target, "columns": COLUMNS | ({"size": "class"} if is_class else {})}
+    given: dict[str, Any] = {
+        "path": str(table),
+        "target": target,
+        "columns": COLUMNS | ({"size": "class"} if is_class else {}),
+    }
     given |= {"batch_size": 32, "validation_split": 0.2, "test_split": 0.2, "cache_dir": str(save_dir.parent / "cache")}
     return {
         "name": "Houses",
@@ -67,7 +71,7 @@ HOW = [(IN_MEMORY, 0), (IN_MEMORY, 2), (MAPPED, 0), (MAPPED, 2)]  # max_memory, 
     ("max_memory", "num_workers"), [*(pytest.param(*how, marks=pytest.mark.slow) for how in HOW[:-1]), HOW[-1]]
 )
 def test_a_killed_run_goes_on_to_the_bit(max_memory: float, num_workers: int, table: Path, tmp_path: Path) -> None:
-    how = {"max_memory": max_memory, "num_workers": num_workers}
+    how: dict[str, Any] = {"max_memory": max_memory, "num_workers": num_workers}
     expected = whole_run(config_of(table, tmp_path / "whole", **how))
     assert bool(list((tmp_path / "cache").glob("*.npy"))) == (max_memory == MAPPED)
     config = config_of(table, tmp_path / "killed", **how)
@@ -83,7 +87,7 @@ def test_a_killed_run_goes_on_to_the_bit(max_memory: float, num_workers: int, ta
 def test_a_run_killed_at_any_time_goes_on_to_the_bit(
     max_memory: float, num_workers: int, table: Path, tmp_path: Path
 ) -> None:
-    how = {"max_memory": max_memory, "num_workers": num_workers}
+    how: dict[str, Any] = {"max_memory": max_memory, "num_workers": num_workers}
     made = {name: config_of(table, tmp_path / name, "size", **how) for name in ("whole", "killed")}
     for config in made.values():
         config["trainer"] |= {"epochs": 30, "keep_checkpoints": 2}
