@@ -67,9 +67,9 @@ class Predictor:
         """
         loaded = load_run(run, device)
         config = loaded.config
-        loader_class: Any = config.init_ftn("data_loader").func
-        make_inputs = getattr(loader_class, "new_inputs", BaseDataLoader.new_inputs)  # of a plain DataLoader: tensors
-        args = config["data_loader"].get("args", {})
+        make_loader = config.init_ftn("data_loader")
+        make_inputs = getattr(make_loader.func, "new_inputs", BaseDataLoader.new_inputs)  # a plain DataLoader: tensors
+        args = make_loader.keywords
         inputs = make_inputs(args, loaded.facts)
         kind = outputs or kind_of(config["loss"])
         class_names = inputs.class_names or loaded.facts.get("class_names")

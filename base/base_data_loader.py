@@ -110,8 +110,9 @@ class BaseDataLoader(DataLoader[Any]):
     def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
         """Return what turns new inputs, without targets, into the model's, exactly as training and test did.
 
-        `args` are the loader's own in the config of the trained run, `facts` what its training data said. No training
-        data is there. By default new inputs are tensors.
+        `args` are the loader's own in the config of the trained run, with the objects that it names, such as
+        transforms; `facts` are what its training data said. No training data is there. By default new inputs are
+        tensors.
         """
         return NewInputs()
 

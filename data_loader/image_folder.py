@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -11,11 +11,12 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from base import BaseDataLoader, BatchDataset, TransformedBatches
+from base import BaseDataLoader, BatchDataset, NewInputs, TransformedBatches
 from data_loader.samplers import SamplerArg, drawing
 from images.batches import DecodedImages, ImageBatches, MappedImages
 from images.cache import identity, whole_images
 from images.files import ImageFiles, find_images, share_of
+from images.new_images import NewImages
 from utils import ConfigError, DataError
 from utils.annotations import MAY_CHANGE, BatchSize, DataPath, NumWorkers
 
@@ -83,6 +84,11 @@ class ImageFolderDataLoader(BaseDataLoader):
         """Return the number and the names of the classes."""
         return {"num_classes": self.num_classes, "class_names": self.class_names}
 
+    @classmethod
+    def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
+        """Return what reads new images, in files or in memory, exactly as those of validation and test."""
+        return NewImages(_sides(args["size"]), args.get("channels", 3), _scaled, args.get("valid_transform", ()))
+
 
 def _read(
     path: Path, read: Callable[[ImageFiles], _Images], training: bool, validation_split: float, test_split: float
@@ -141,7 +147,7 @@ class _Images:
         skip: bool,
         keep: bool,
     ) -> None:
-        sides = (size, size) if isinstance(size, int) else (size[0], size[1])
+        sides = _sides(size)
         kept = None
         if keep or skip:
             files, kept = whole_images(files, sides, channels, Path(cache_dir), skip_damaged=skip, keep=keep)
@@ -158,6 +164,10 @@ class _Images:
             return ImageBatches(self.images, self.labels, self.identity, _scaled)
         plain = ImageBatches(self.images, self.labels, self.identity)
         return TransformedBatches(plain, transforms, f"{WHERE}.{name}", finish=_scaled)
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _scaled(images: Tensor) -> Tensor:

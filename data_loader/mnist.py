@@ -93,13 +93,8 @@ class MnistDataLoader(BaseDataLoader):
 
     @classmethod
     def new_inputs(cls, args: Mapping[str, Any], facts: Mapping[str, Any]) -> NewInputs:
-        """Return what reads images of 28x28, white on black as MNIST's, in files or in memory.
-
-        Raises ConfigError for a run with transforms, which are not applied there.
-        """
-        if args.get("valid_transform"):
-            raise ConfigError("data_loader.args.valid_transform: is not applied to new images, which it would need")
-        return NewImages(28, 28, lambda images: standardised(images.unsqueeze(1)))
+        """Return what reads images of 28x28, white on black as MNIST's, in files or in memory, as validation does."""
+        return NewImages((28, 28), 1, standardised, args.get("valid_transform", ()), resizes=False)
 
 
 def _batches(images: Tensor, labels: Tensor, transforms: Sequence[nn.Module], name: str) -> BatchDataset:

@@ -75,23 +75,31 @@ def decoding() -> Iterator[None]:
 
 
 def decode(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Return the image upright, uint8 (channels, *size), scaled to cover `size` (height, width) and cropped evenly.
+    """Return the image in a file as `fitted` does.
 
-    16 bits become 8; what is transparent has the colour that the file gives. Raises DataError with the reason, in a
-    line, where it is no whole image, or claims more pixels than Pillow decodes (Image.MAX_IMAGE_PIXELS, twice).
+    Raises DataError with the reason, in a line, where it is no whole image, or claims more pixels than Pillow decodes
+    (Image.MAX_IMAGE_PIXELS, twice).
     """
-    height, width = size
     try:
         with Image.open(path) as image:
             image.draft(None, (DRAFT * max(size), DRAFT * max(size)))
-            upright = _in_8_bits(ImageOps.exif_transpose(image)).convert(MODES[channels])
-            fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+            return fitted(image, size, channels)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # of a damaged file Pillow raises OSError, SyntaxError, struct.error and many others
         reason = "is empty" if _is_empty(path) else f"cannot be decoded: {_reason(error)}"
         raise DataError(f"{path}: {reason}") from None
-    return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def fitted(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Return the image upright, uint8 (channels, *size), scaled to cover `size` (height, width) and cropped evenly.
+
+    16 bits become 8; what is transparent has the colour that the file gives. Raises DataError for floats.
+    """
+    height, width = size
+    upright = _in_8_bits(ImageOps.exif_transpose(image)).convert(MODES[channels])
+    resized = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

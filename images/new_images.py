@@ -1,4 +1,4 @@
-"""New grey images, from files or memory, as the tensors that a model was trained on."""
+"""New images, from files or memory, as the tensors that validation gave the model in training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
-from base import Chunk, NewInputs
+from base import Chunk, NewInputs, TensorBatches, TransformedBatches
+from images.files import EXTENSIONS, MODES, decode, decoding, fitted
 from utils import ConfigError, DataError
 from utils.errors import printable
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 NAME = "file"  # of the column with the name of each image
+WHERE = "data_loader.args.valid_transform"
 
 
 class NewImages(NewInputs):
-    """Images of one size: paths, PIL images, or uint8 arrays or tensors (H, W), (N, H, W) or (N, 1, H, W)."""
+    """Images of one size: paths, PIL images, or uint8 arrays or tensors (N, C, H, W), (C, H, W), or grey (N, H, W)."""
 
-    def __init__(self, height: int, width: int, prepare: Callable[[Tensor], Tensor]) -> None:
-        """`prepare` takes (N, H, W) uint8 and returns what the model takes. No image is resized."""
-        self.height, self.width, self.prepare = height, width, prepare
+    def __init__(
+        self,
+        size: tuple[int, int],
+        channels: int,
+        finish: Callable[[Tensor], Tensor],
+        transforms: Sequence[nn.Module] = (),
+        *,
+        resizes: bool = True,
+    ) -> None:
+        """`transforms` take an image (C, *size) uint8 each, and `finish` a batch of what they return.
+
+        Paths and PIL images are fitted to `size` (height, width) as `decode` does; else, as arrays, they must have it.
+        """
+        self.size, self.channels, self.finish, self.transforms = size, channels, finish, transforms
+        self.resizes = resizes
 
     def __call__(self, values: Any) -> Any:
         """Return the inputs of one image or of many."""
@@ -31,7 +45,7 @@ class NewImages(NewInputs):
         images = [self._pixels(value, f"image {i}") for i, value in enumerate(values if is_many else [values])]
         if not images:
             raise DataError("there is no image")
-        return self.prepare(torch.cat(images))
+        return self._prepared(torch.cat(images))
 
     def chunks(self, path: Path, keep: Sequence[str], chunk_size: int) -> Iterator[Chunk]:
         """Yield the images of a folder and those below it in the order of their names, or one; their names are kept."""
@@ -48,38 +62,53 @@ class NewImages(NewInputs):
                     kept.append(name or path.name)
                 except DataError as error:
                     mistakes.append(str(error))
-            pixels = torch.cat(images) if images else torch.empty((0, self.height, self.width), dtype=torch.uint8)
-            yield Chunk(self.prepare(pixels), pa.table({NAME: pa.array(kept, pa.string())}), mistakes)
+            # Where all are damaged, a black one says what shape the inputs have.
+            pixels = torch.cat(images or [torch.zeros((1, self.channels, *self.size), dtype=torch.uint8)])
+            yield Chunk(self._prepared(pixels)[: len(kept)], pa.table({NAME: pa.array(kept, pa.string())}), mistakes)
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
+        """Return what the model takes of (N, C, *size) uint8."""
+        if not self.transforms:
+            return self.finish(pixels)
+        batches = TensorBatches(pixels, torch.zeros(len(pixels)))
+        inputs, _ = TransformedBatches(batches, self.transforms, WHERE, self.finish).__getitems__([*range(len(pixels))])
+        return inputs
 
     def _pixels(self, value: Any, where: str) -> Tensor:
-        """Return (N, H, W) uint8; raise DataError where this is no image of the right size."""
-        from PIL import Image  # comes with torchvision
-
+        """Return (N, C, *size) uint8; raise DataError where this is no image, or none of the right size."""
+        if isinstance(value, str | Path) and self.resizes:
+            with decoding():
+                return torch.tensor(decode(Path(value), self.size, self.channels)).unsqueeze(0)
         try:
             if isinstance(value, str | Path):
                 with Image.open(value) as image:
-                    value = _grey(image)
+                    value = self._array(image)
             elif isinstance(value, Image.Image):
-                value = _grey(value)
+                value = self._array(value)
             pixels = torch.as_tensor(value)
         except Exception as error:  # whatever a damaged file makes PIL raise
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             raise DataError(f"{where}: cannot be read: {printable(reason)}") from None
         if pixels.dtype != torch.uint8:
             raise DataError(f"{where}: is {pixels.dtype}; pixels are uint8, 0 to 255".replace("torch.", ""))
-        if pixels.ndim == 4 and pixels.shape[1] == 1:
-            pixels = pixels.squeeze(1)
-        pixels = pixels.unsqueeze(0) if pixels.ndim == 2 else pixels
-        if pixels.ndim != 3 or pixels.shape[1:] != (self.height, self.width):
-            raise DataError(f"{where}: is {list(pixels.shape)}; the model takes {self.height}x{self.width} pixels")
+        if pixels.ndim == 2 or (pixels.ndim == 3 and self.channels > 1):
+            pixels = pixels.unsqueeze(0)
+        if pixels.ndim == 3:
+            pixels = pixels.unsqueeze(1)
+        if pixels.ndim != 4 or pixels.shape[1:] != (self.channels, *self.size):
+            wanted = "x".join(map(str, self.size if self.channels == 1 else (self.channels, *self.size)))
+            hint = "; PIL images are resized" if self.resizes else ""
+            raise DataError(f"{where}: is {list(pixels.shape[1:])}; the model takes {wanted} pixels{hint}")
         return pixels
 
-
-def _grey(image: Any) -> np.ndarray:
-    """Return the pixels of a PIL image, (H, W) uint8; colours become grey."""
-    if image.mode[0] in "IF":  # which PIL would cut off at 255
-        raise ValueError(f"its pixels are of mode {image.mode}; 8 bits a channel are wanted")
-    return np.array(image.convert("L"))
+    def _array(self, image: Image.Image) -> np.ndarray:
+        """Return the pixels of a PIL image, (C, H, W) uint8; colours become grey where the model takes these."""
+        if self.resizes:
+            return fitted(image, self.size, self.channels).copy()
+        if image.mode[0] in "IF":  # which PIL would cut off at 255
+            raise ValueError(f"its pixels are of mode {image.mode}; 8 bits a channel are wanted")
+        pixels = np.array(image.convert(MODES[self.channels]))
+        return pixels.reshape(*pixels.shape[:2], self.channels).transpose(2, 0, 1)
 
 
 def _image_files(path: Path) -> list[str]:
@@ -88,7 +117,8 @@ def _image_files(path: Path) -> list[str]:
         if not path.is_file():
             raise DataError(f"{path}: {'is no regular file' if path.exists() else 'is missing'}")
         return [""]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = (file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
+    files = sorted(file for file in found if file.is_file())
     if not files:
-        raise DataError(f"{path}: has no image; known are {', '.join(sorted(SUFFIXES))}")
+        raise DataError(f"{path}: has no image; known are {', '.join(sorted(EXTENSIONS))}")
     return [file.relative_to(path).as_posix() for file in files]

@@ -125,7 +125,7 @@ def _out_of_fold(runs: list[Path], run_batch: Callable[..., Any]) -> pa.Table:
     for number, run in enumerate(runs, start=1):
         loaded = load_run(run)
         loader = loaded.config.init_obj("data_loader")
-        inputs = loader.new_inputs(loaded.config["data_loader"].get("args", {}), loaded.facts)
+        inputs = loader.new_inputs(loaded.config.init_ftn("data_loader").keywords, loaded.facts)
         meaning = Meaning(kind_of(loaded.config["loss"]), inputs.target_names, inputs.class_names)
         criterion = loaded.config.init_obj("loss")
         criterion = criterion.to(loaded.device) if isinstance(criterion, nn.Module) else criterion

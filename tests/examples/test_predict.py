@@ -425,6 +425,66 @@ def test_images_are_read_as_in_training(config: dict[str, Any], digits_dir: Path
         outputs(raw.float())
 
 
+def write_pictures(folder: Path, count: int, seed: int) -> list[Path]:
+    """Write pictures of two classes, of different sizes, formats and modes, some on their side; return their paths."""
+    draw, paths = np.random.default_rng(seed), []
+    for i in range(count):
+        image = Image.fromarray(draw.integers(0, 256, (*draw.integers(20, 90, 2), 3), np.uint8))
+        image = image.convert(["RGB", "L", "P", "RGBA"][i % 4])
+        path = folder / ["cat", "dog"][i * 2 // count] / f"{i:03}.{'png' if i % 4 > 1 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if i % 3 else 1  # whether the camera was held on its side
+        image.save(path, exif=exif)
+        paths.append(path)
+    return paths
+
+
+def test_pictures_are_those_of_validation(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures" / "train", 24, seed=1)
+    paths = write_pictures(tmp_path / "pictures" / "test", 20, seed=2)
+    args = {"path": str(tmp_path / "pictures"), "size": [40, 36], "batch_size": 8, "validation_split": 0.2}
+    args["train_transform"] = [{"type": "RandomCrop", "args": {"size": 28}}, {"type": "Grayscale"}]
+    args["valid_transform"] = [{"type": "CenterCrop", "args": {"size": 28}}, {"type": "Grayscale"}]
+    config = table_config(tmp_path, tmp_path / "saved") | {"loss": "nll_loss"}
+    config["arch"] = {"type": "MnistModel", "args": {"num_classes": 2}}
+    config["data_loader"] = {"type": "ImageFolderDataLoader", "args": args}
+    run = train(config)
+    inputs, outputs = outputs_in_test(run)
+    predictor = Predictor.load(run)
+    assert torch.equal(predictor.inputs(paths), inputs)
+    assert torch.equal(predictor.outputs(paths), outputs)
+    opened = [Image.open(path) for path in paths]
+    assert torch.equal(predictor.outputs(opened), outputs)
+    torch.testing.assert_close(predictor.outputs(paths[3]), outputs[3:4], rtol=1e-5, atol=1e-6)
+
+    out = tmp_path / "out.parquet"
+    assert predict("-r", run, "--input", tmp_path / "pictures" / "test", "--output", out) == 0
+    written = pq.read_table(out)
+    assert written.column_names == ["file", "class", "p_cat", "p_dog"]
+    assert [tmp_path / "pictures" / "test" / name for name in written["file"].to_pylist()] == paths
+    assert torch.equal(torch.from_numpy(written["p_dog"].to_numpy()), outputs.exp()[:, 1])
+    assert predict("-r", run, "--input", paths[3], "--output", out) == 0
+    assert pq.read_table(out)["p_dog"].to_pylist() == pytest.approx([float(outputs[3, 1].exp())], rel=1e-5)
+    bad = tmp_path / "pictures" / "test" / "cat" / "000.jpg"
+    bad.write_bytes(bad.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"cat/000\.jpg: cannot be decoded: .*; --skip-bad-rows leaves such rows out"):
+        predict("-r", run, "--input", tmp_path / "pictures", "--output", out)
+    with pytest.raises(DataError, match=r"is \[3, 20, 20\]; the model takes 3x40x36 pixels; PIL images are resized"):
+        predictor.outputs(torch.zeros(3, 20, 20, dtype=torch.uint8))
+
+
+def test_transforms_of_validation_are_applied_to_new_digits(config: dict[str, Any], digits_dir: Path) -> None:
+    config["trainer"] |= {"epochs": 1}
+    config["data_loader"]["args"]["valid_transform"] = [{"type": "RandomInvert", "args": {"p": 1.0}}]
+    run = train(config)
+    inputs, outputs = outputs_in_test(run)
+    raw = 255 - (inputs * 0.3081 + 0.1307).mul(255).round().to(torch.uint8)
+    predictor = Predictor.load(run)
+    assert torch.equal(predictor.inputs(raw), inputs)
+    assert torch.equal(predictor.outputs(raw), outputs)
+
+
 # Faults.
 
 
