@@ -17,8 +17,9 @@ from checkpoint.file import BEST, load_checkpoint
 from checkpoint.parts import eval_weights, saved_facts
 from checkpoint.records import record_test
 from logger import follow
+from logger.pictures import write_test_figures
 from parse_config import ConfigParser, CustomArg
-from prediction.inspection import columns_of, write_figures
+from prediction.inspection import columns_of, draw_figures
 from slots import SLOTS
 from trainer import batch as batch_functions
 from trainer.evaluation import evaluate
@@ -62,10 +63,10 @@ def main(config: ConfigParser, draws: bool = False) -> dict[str, float]:
     if config.resume:  # with a config of the run, not of another
         record_test(path, checkpoint.get("epoch"), result, num_samples)
     if draws:
-        directory = path.parent / "figures"
-        columns = columns_of(data_loader, config.facts)
-        names = write_figures(model, criterion, batches, columns, device, directory, batch_functions)
-        logger.info(f"{directory}: {', '.join(f'test_{name}.png' for name in names)}")
+        columns, step = columns_of(data_loader, config.facts), checkpoint["position"]["global_step"]
+        figures = draw_figures(model, criterion, batches, columns, device, batch_functions)
+        write_test_figures(path.parent / "figures", figures, step)
+        logger.info(f"{path.parent / 'figures'}, and TensorBoard: {', '.join(f'test_{name}.png' for name in figures)}")
     return result
 
 
@@ -75,7 +76,7 @@ def parse_args(argv: list[str] | None = None) -> tuple[ConfigParser, bool]:
     parser.add_argument("-r", "--resume", help="run directory (its best checkpoint) or checkpoint")
     parser.add_argument("-c", "--config", help="another config than the run's own")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
-    parser.add_argument("--figures", action="store_true", help="draw figures into the run directory too")
+    parser.add_argument("--figures", action="store_true", help="draw figures too, as files and in TensorBoard")
     config = ConfigParser.from_args(parser, OPTIONS, slots=SLOTS, argv=argv, prefer=BEST)
     return config, parser.parse_args(argv).figures
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from logger import figures
 from logger.canvas import png
+from logger.pictures import picture
 
 Array = NDArray[Any]
 MAX_CURVES = 10  # classes that a precision-recall curve is drawn for
@@ -41,9 +41,7 @@ def draw_validation(writer: SummaryWriter | None, step: int, sample: Sample, dir
     for name, image in _figures(sample):
         data = png(image)
         if writer is not None:
-            size = {"height": image.height, "width": image.width, "colorspace": len(image.getbands())}
-            value = Summary.Value(tag=f"validation/{name}", image=Summary.Image(**size, encoded_image_string=data))
-            writer._get_file_writer().add_summary(Summary(value=[value]), step)
+            writer._get_file_writer().add_summary(picture(f"validation/{name}", image, data), step)
         if directory is not None:
             temp = directory / f".{name}.{os.getpid()}.tmp"
             temp.write_bytes(data)

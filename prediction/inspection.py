@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,10 +15,9 @@ from torch import Tensor, nn
 
 from base import Weight
 from logger import figures
-from logger.canvas import png
 from logger.curves import bars, curves, ranking
 from logger.validation import softmax
-from utils import ConfigError, ensure_dir, to_device, write_atomic
+from utils import ConfigError, to_device
 
 MAX_SAMPLES, MAX_COLUMNS, MAX_CLASSES = 10_000, 40, 10
 NUM_BINS, NUM_REPEATS, CHUNK = 10, 5, 4096
@@ -65,16 +63,15 @@ def columns_of(data_loader: Any, facts: Mapping[str, Any]) -> list[Column]:
 
 
 @torch.no_grad()
-def write_figures(
+def draw_figures(
     model: nn.Module,
     criterion: Callable[..., Tensor],
     batches: Iterable[Any],
     columns: Sequence[Column],
     device: torch.device,
-    directory: Path,
     how: BatchFunctions,
-) -> list[str]:
-    """Write figures of the first 10,000 samples of `batches` as `directory`/test_NAME.png; return their names.
+) -> dict[str, Image.Image]:
+    """Return figures, by name, of the first 10,000 samples of `batches`.
 
     Of a classifier: confusion matrix, recall and precision per class, ROC and precision-recall curves. Of a regression:
     predicted against true, residuals. With `columns`, of inputs (N, F): error by the values of each, and permutation
@@ -87,10 +84,7 @@ def write_figures(
     if is_table and columns and sum(column.width for column in columns) == seen.inputs.shape[1]:
         importances = permutation_importance(model, criterion, seen, columns, how)
         drawn |= dict(_of_columns(seen, columns, importances))
-    ensure_dir(directory)
-    for name, image in drawn.items():
-        write_atomic(directory / f"test_{name}.png", png(image))
-    return list(drawn)
+    return drawn
 
 
 def permutation_importance(
@@ -209,8 +203,8 @@ def _errors(seen: Seen) -> tuple[Array, str]:
 def grouped(values: Array, labels: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of the groups of `values`, (N,) float, and the group of each, (N,).
 
-    A category has a group for each label and one for others; numbers ten bins of as many samples each; what is missing
-    (NaN) a group of its own.
+    A category has a group for each label and one for others; at most ten different numbers one each, more of them ten
+    bins of as many samples; what is missing (NaN) a group of its own.
     """
     is_missing = np.isnan(values)
     present = values[~is_missing]
@@ -219,8 +213,10 @@ def grouped(values: Array, labels: Sequence[str]) -> tuple[list[str], NDArray[np
         names = ["other", *labels]
         groups[~is_missing] = present.astype(np.int64)
     else:
-        edges = np.unique(np.quantile(present, np.linspace(0, 1, NUM_BINS + 1))) if len(present) else np.zeros(1)
-        names = [f"{edge:.4g}" for edge in edges[: max(len(edges) - 1, 1)]]
-        groups[~is_missing] = np.clip(np.searchsorted(edges, present, side="right") - 1, 0, len(names) - 1)
+        starts = np.unique(present)
+        if len(starts) > NUM_BINS:
+            starts = np.unique(np.quantile(present, np.linspace(0, 1, NUM_BINS + 1)))[:-1]
+        names = [f"{start:.4g}" for start in starts]
+        groups[~is_missing] = np.searchsorted(starts, present, side="right") - 1
     groups[is_missing] = len(names)
     return [*names, "missing"], groups

@@ -13,11 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from example_runs import evaluate, train
-from helpers import ROOT
-from prediction.inspection import Column, Seen, columns_of, grouped, permutation_importance, write_figures
+from example_runs import curves, evaluate, run_train, train
+from helpers import ROOT, newest
+from prediction.inspection import Column, Seen, columns_of, draw_figures, grouped, permutation_importance
 from trainer import batch as batch_functions
 from utils import ConfigError
 
@@ -50,7 +51,9 @@ def test_values_are_grouped() -> None:
     assert np.bincount(groups).tolist() == [10] * 10
     assert (names[0], names[-1]) == ("0", "missing")
     assert grouped(np.array([5.0, 5.0, np.nan]), [])[1].tolist() == [0, 0, 1]
-    assert grouped(np.array([np.nan]), [])[1].tolist() == [1]
+    assert grouped(np.array([np.nan]), []) == (["missing"], [0])
+    names, groups = grouped(np.array([1.0, 0.0, 1.0, np.nan]), [])  # as of a bool
+    assert (names, groups.tolist()) == (["0", "1", "missing"], [1, 0, 1, 2])
 
 
 def test_columns_are_named_by_the_data() -> None:
@@ -84,19 +87,30 @@ def test_a_table(tmp_path: Path) -> None:
     for name in drawn:
         with Image.open(run_dir / "figures" / f"{name}.png") as image:
             image.verify()
+    # TensorBoard has them too, once; the run goes on as if they were not there.
+    events = EventAccumulator(str(run_dir / "figures"), {"images": 0}).Reload()
+    assert sorted(events.Tags()["images"]) == [name.replace("_", "/", 1) for name in drawn]
+    (shown,) = events.Images("test/importance")
+    assert shown.encoded_image_string == (run_dir / "figures" / "test_importance.png").read_bytes()
+    assert shown.step == newest(run_dir)["position"]["global_step"]
+    run_train("-r", str(run_dir), "--set", "trainer.epochs=2")
+    evaluate("-r", str(run_dir), "-d", "cpu", "--figures")
+    assert len(list((run_dir / "figures").glob("events.out.tfevents.*"))) == 1
+    (again,) = EventAccumulator(str(run_dir / "figures"), {"images": 0}).Reload().Images("test/importance")
+    assert again.step == 2 * shown.step
+    assert [step for step, _ in curves(run_dir)["loss/train"]] == [shown.step, again.step]
 
 
 def test_classes(config: dict[str, Any]) -> None:
     config["trainer"] |= {"epochs": 1, "log_figures": None}
     run_dir = train(config)
     evaluate("-r", str(run_dir), "-d", "cpu", "--figures")
-    drawn = {path.stem for path in (run_dir / "figures").iterdir()}
+    drawn = {path.stem for path in (run_dir / "figures").glob("*.png")}
     assert drawn == {"test_confusion_matrix", "test_per_class", "test_roc", "test_precision_recall"}
 
 
-def test_other_outputs_are_refused(tmp_path: Path) -> None:
+def test_other_outputs_are_refused() -> None:
     model = nn.Linear(2, 3)
     batches = [(torch.zeros(4, 2), torch.zeros(4, 3).unsqueeze(0))]
     with pytest.raises(ConfigError, match=r"--figures: wanted: outputs \(N, C\) and classes \(N,\)"):
-        write_figures(model, lambda outputs, _: outputs.sum(), batches, [], CPU, tmp_path, batch_functions)
-    assert not list(tmp_path.iterdir())
+        draw_figures(model, lambda outputs, _: outputs.sum(), batches, [], CPU, batch_functions)
