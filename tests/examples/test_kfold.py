@@ -20,10 +20,12 @@ import train as train_script
 from data_loader.mnist import MnistDataLoader
 from data_loader.table_data import TableDataLoader
 from example_runs import train
-from helpers import ROOT, assert_equal, epochs_of, newest, write_given
+from faults import exit_code
+from helpers import ROOT, assert_equal, epochs_of, newest, status_of, write_given
 from history.find import all_runs
 from predict import Predictor
 from prediction.kfold import PREDICTIONS, RESULT, train_folds
+from processes import start_all
 from trainer import run_batch
 from utils import ConfigError, Stopped, read_json
 
@@ -137,6 +139,17 @@ def test_what_cannot_be_is_refused(args: list[str], message: str, tmp_path: Path
         train_script.main(train_script.parse_args(["-c", write_given(table_config(tmp_path)), *args]))
 
 
+@pytest.mark.slow
+def test_several_processes_are_refused_in_one_line(tmp_path: Path) -> None:
+    given = write_given(table_config(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    processes = start_all(2, "-c", given, "--kfold", "3", stderr=tmp_path / "errors.txt")
+    assert [exit_code(process) for process in processes] == [2, 2]
+    said = "".join((tmp_path / f"errors.{number}").read_text() for number in range(2))
+    assert said.splitlines() == ["--kfold: not with several processes"]
+    assert sorted(path for path in tmp_path.rglob("*") if not path.name.startswith("errors")) == before
+
+
 def test_classes_are_spread_evenly_and_groups_stay_together(digits_dir: Path, tmp_path: Path) -> None:
     held_out = []
     for number in range(1, 4):
@@ -179,11 +192,13 @@ def test_five_folds_killed_twice_are_those_never_killed(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         assert process.returncode == -signal.SIGKILL
+        assert [status_of(run)["status"] for run in saved.glob(f"*-fold{num_folds}")] == ["running"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (folder,) = (path.parent for path in saved.glob(f"kfold5-*/{RESULT}"))
     assert (folder / PREDICTIONS).read_bytes() == (expected / PREDICTIONS).read_bytes()
     result = json.loads((folder / RESULT).read_text())
-    assert len(set(result["runs"])) == 5
+    assert sorted(result["runs"]) == sorted({path.parent.name for path in saved.glob("*-fold*/*.pth")})
+    assert len(result["runs"]) == 5
     assert result["metrics"] == read_json(expected / RESULT)["metrics"]
     for run, other in zip(result["runs"], read_json(expected / RESULT)["runs"]):
         assert_equal(newest(saved / run)["model"], newest(expected.parent / other)["model"])
