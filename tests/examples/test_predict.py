@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import random
 import subprocess
 import sys
@@ -358,6 +360,21 @@ def test_the_weights_are_the_averages_and_a_copied_checkpoint_is_enough(run: Pat
     assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_model(tmp_path / ".")
+
+
+@pytest.mark.slow
+def test_three_lines_are_enough_in_another_directory(run: Path, tmp_path: Path) -> None:
+    rows = [{"x0": 0.5, "x1": -1.25, "x2": 3.0, "note": "none"}, {"x0": 1, "x1": 2, "x2": 3}]
+    lines = ["from predict import Predictor", f"predictor = Predictor.load({str(run)!r})"]
+    lines += [f"print(predictor({rows!r})['y'].tolist())"]
+    lines += ["from predict import load_model", f"print(next(load_model({str(run)!r}).parameters()).shape)"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    said, shape = done.stdout.splitlines()
+    assert json.loads(said) == Predictor.load(run)(rows)["y"].tolist()
+    assert (shape, done.stderr) == ("torch.Size([16, 3])", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_predictor_changes_nothing_of_the_process_and_serves_threads(run: Path) -> None:
