@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from base import BaseDataLoader, NewInputs
-from tables.choice import choose_columns
+from tables.choice import choose
 from tables.columns import ColumnOptions, Kind, Missing
 from tables.csv_source import CsvSource
 from tables.new_rows import CsvFormat, NewRows
@@ -32,7 +32,8 @@ class TableDataLoader(BaseDataLoader):
     printed; the run's config has what was chosen.
 
     A missing value is what `missing_values` spell. It is an error, or filled, inside the model, by the policy `missing`
-    of the column or, by default, of the loader. Without a header line, `header` is false, and `names` has all columns.
+    of the column or, by default, of the loader. Rows without a target are an error too, or with `missing_target` "drop"
+    left out. Without a header line, `header` is false, and `names` has all columns.
 
     `validation_split` and `test_split` are rows drawn by chance, always the same; or whole groups, of rows that have
     the same value in the column `split_by`; or the newest rows by the column `split_time`, a number or a date. All that
@@ -53,6 +54,7 @@ class TableDataLoader(BaseDataLoader):
         *,
         columns: dict[str, Kind | ColumnOptions] | Literal["auto"] = "auto",
         missing: Missing = "error",
+        missing_target: Literal["error", "drop"] = "error",
         missing_values: list[str] = [""],  # noqa: B006  # is not changed
         test_split: Share = 0.0,
         split_by: str | None = None,
@@ -72,10 +74,9 @@ class TableDataLoader(BaseDataLoader):
         `table` are the facts of a trained model; nothing is fitted then. Raises DataError, with row and column, where
         the file is missing, ragged, not of its encoding, or a cell is not of its kind; ConfigError for the arguments.
         """
-        if not training and not test_split:
-            raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
+        _check_split(path, training, test_split)
         with _opened(path, delimiter, encoding, names, header, cache_dir, columns == "auto") as source:
-            chosen = choose_columns(source, target, columns, missing, missing_values, split_by, split_time)
+            chosen = choose(source, target, columns, missing, missing_target, missing_values, split_by, split_time)
             request = TableRequest(source, chosen, missing_values, test_split, validation_split, table, fold)
             self.table = rows = open_table(request, max_memory * 2**30, Path(cache_dir), cache)
         how = {"num_workers": num_workers, "training": training, **rows.split(training)}
@@ -96,6 +97,11 @@ class TableDataLoader(BaseDataLoader):
         how = CsvFormat(args.get("delimiter", ","), args.get("encoding", "utf-8"), args.get("names"), temp_dir)
         targets = [target["name"] for target in facts["table"]["targets"]]
         return NewRows(RowEncoder.from_facts(facts["table"]), targets, facts.get("class_names"), how)
+
+
+def _check_split(path: str, training: bool, test_split: float | int) -> None:
+    if not training and not test_split:
+        raise DataError(f"{path}: data_loader.args.test_split is 0: there is no test split to evaluate on")
 
 
 @contextmanager

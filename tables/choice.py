@@ -32,15 +32,17 @@ class Chosen:
 
     def resolved(self) -> dict[str, Any]:
         """Return `columns` as a config has them."""
-        kept = {column.name: column.asked() for column in [*self.features, *self.targets]}
+        targets = [column.fitted(missing="error") for column in self.targets]  # `missing_target` is the loader's
+        kept = {column.name: column.asked() for column in [*self.features, *targets]}
         return kept | {name: {"kind": "ignore"} for name in self.ignored}
 
 
-def choose_columns(
+def choose(
     source: TableSource,
     target: str | Sequence[str],
     columns: Mapping[str, Any] | str,
     missing: str,
+    missing_target: str,
     missing_values: list[str],
     split_by: str | None,
     split_time: str | None,
@@ -61,7 +63,7 @@ def choose_columns(
     made = [make_column(name, options, missing) for name, options in columns.items()]
     by_name = {column.name: column for column in made}
     chosen_targets = [by_name.get(name, Column(name, "number")) for name in targets]
-    chosen_targets = [column.fitted(missing="error", indicator=False) for column in chosen_targets]
+    chosen_targets = [column.fitted(missing=missing_target, indicator=False) for column in chosen_targets]
     features = [column for column in made if column.kind != "ignore" and column.name not in targets]
     _check(features, chosen_targets)
     time = None

@@ -93,7 +93,8 @@ def _fit_numbers(column: Column, part: Rows, train: Tensor) -> Column:
             raise DataError(NO_VALUE.format(column.name, column.missing))
         if num_values == 0:
             mean, std = (constant[i] if constant is not None else 0.0), 1.0
-        values = {"mean": mean, "error": mean, "constant": constant[i] if constant is not None else mean}
+        values = dict.fromkeys(("mean", "error", "drop"), mean)
+        values["constant"] = constant[i] if constant is not None else mean
         if column.missing in ("median", "most_frequent"):
             values[column.missing] = _typical(part[:, i], train, column.missing)
         means.append(mean)

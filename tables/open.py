@@ -79,7 +79,7 @@ def open_table(request: TableRequest, max_bytes: float, cache_dir: Path, cache: 
     if kept is not None:
         return _opened(request, KeptBatches(kept, request.num_targets, request.chosen.is_class), kept)
     data = bytearray()  # grows in place: a large one by moving its pages, so that there are never two
-    for rows in source.blocks(raw):
+    for rows in source.rows(raw):
         data += rows.data
     matrix = np.frombuffer(data, np.float32).reshape(-1, raw.width)
     table, splits, columns = _fitted(request, raw, matrix)
@@ -114,7 +114,7 @@ def _fitted(request: TableRequest, raw: RowEncoder, matrix: Rows) -> tuple[Rows,
 
 
 def _unseen_label(request: TableRequest, target: Column, row: int) -> DataError:
-    where = f"{request.source.path}: {request.source.place_of(row)}, column {target.name!r}"
+    where = f"{request.source.path}: {request.source.place(row)}, column {target.name!r}"
     labels = ", ".join(target.labels)
     labels = labels if len(labels) < MAX_LABELS_SHOWN else f"{labels[:MAX_LABELS_SHOWN]} …"
     return DataError(f"{where}: its label is not in the training split, which has {labels}")
@@ -139,7 +139,7 @@ def _convert(request: TableRequest, cache_dir: Path, key: str) -> Path:
     raw, temp = request.encoder(), cache_dir / f".{key}.raw.npy.tmp"
     try:
         with open(temp, "wb") as file:
-            for rows in request.source.blocks(raw):
+            for rows in request.source.rows(raw):
                 file.write(rows.data)
         matrix = np.memmap(temp, np.float32, "r+").reshape(-1, raw.width)
         table, splits, columns = _fitted(request, raw, matrix)

@@ -139,7 +139,8 @@ class RowEncoder:
     def _told(coder: Coder, cell: object) -> str:
         shown = "a null" if cell is None else f"{str(cell)!r:.80}"
         if cell is None or str(cell).strip(BLANKS) in coder.missing_values:
-            return f"{shown} is a missing value; give its column a policy, `missing`, for them"
+            hint = "give its column a policy, `missing`, for them; of a target, give `missing_target`"
+            return f"{shown} is a missing value; {hint}"
         return f"{shown} is not {coder.expected()}"
 
 

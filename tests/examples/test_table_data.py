@@ -258,6 +258,41 @@ def test_several_targets_are_columns(path: Path) -> None:
     torch.testing.assert_close(model.target_mean, targets[loader.train_indices()].mean(dim=0))
 
 
+@pytest.mark.parametrize("target", ["price", "size"])
+@pytest.mark.parametrize("max_memory", [4.0, 1e-7])
+def test_rows_without_a_target_are_left_out_when_asked(
+    target: str, max_memory: float, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [{**row, target: "" if i % 7 == 2 else row[target]} for i, row in enumerate(ROWS)]
+    write(path, made)
+    rest = write(tmp_path / "rest.csv", [row for row in made if row[target]])
+    args: dict[str, Any] = {"columns": {**COLUMNS, "size": "class"} if target == "size" else COLUMNS}
+    args |= {"max_memory": max_memory}
+    with pytest.raises(DataError, match=rf"row 4, column '{target}': .*of a target, give `missing_target`"):
+        load(path, target, **args)
+    expected = load(rest, target, **args)
+    for attempt in (1, 2):  # the second time it may be the converted file
+        loader = load(path, target, missing_target="drop", **args)
+        assert all(same(*pair) for pair in zip(everything(loader), everything(expected)))
+        assert torch.equal(loader.valid_indices(), expected.valid_indices())
+        assert loader.facts()["table"]["columns"] == expected.facts()["table"]["columns"]
+        assert caplog.text.count("43 of 300 rows have no target, and are left out") == (
+            attempt if max_memory == 4 else 1
+        )
+    test = load(path, target, missing_target="drop", training=False, table=loader.facts()["table"], **args)
+    assert torch.equal(test.train_indices(), load(rest, target, training=False, **args).train_indices())
+    assert "missing" not in loader.resolved_args["columns"].get("price", {})
+    if target == "size":
+        index = int(expected.valid_indices()[3])
+        place = [i for i, row in enumerate(made) if row["size"]][index]
+        write(path, [{**row, "size": "huge"} if i == place else row for i, row in enumerate(made)])
+        with pytest.raises(DataError, match=rf": row {place + 2}, column 'size': its label is not in the training"):
+            load(path, target, missing_target="drop", **args)
+    write(path, [{**row, target: ""} for row in ROWS])
+    with pytest.raises(DataError, match="300 of 300 rows have no target"):
+        load(path, target, missing_target="drop", **args)
+
+
 @pytest.mark.parametrize("scale", [None, "standard", "log"])
 def test_outputs_are_in_the_targets_units(path: Path, scale: Any) -> None:
     loader = load(path)
