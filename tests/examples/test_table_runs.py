@@ -17,6 +17,7 @@ from helpers import newest, records_of
 from processes import finish_all
 from trainer import Trainer
 
+pytestmark = pytest.mark.slow  # whole processes
 COLUMNS: dict[str, Any] = {
     "area": {"kind": "number", "missing": "median", "indicator": True},
     "city": {"kind": "category", "missing": "most_frequent", "min_count": 3, "encoding": "embedding"},
@@ -49,7 +50,7 @@ def config_of(table: Path, save_dir: Path, target: str = "price", **args: Any) -
         "target": target,
         "columns": COLUMNS | ({"size": "class"} if is_class else {}),
     }
-    given |= {"batch_size": 32, "validation_split": 0.2, "test_split": 0.2, "cache_dir": str(save_dir.parent / "cache")}
+    given |= {"batch_size": 32, "validation_split": 0.2, "test_split": 0.2, "cache_dir": f"{save_dir}-cache"}
     return {
         "name": "Houses",
         "n_gpu": 0,
@@ -67,13 +68,11 @@ def config_of(table: Path, save_dir: Path, target: str = "price", **args: Any) -
 HOW = [(IN_MEMORY, 0), (IN_MEMORY, 2), (MAPPED, 0), (MAPPED, 2)]  # max_memory, num_workers
 
 
-@pytest.mark.parametrize(
-    ("max_memory", "num_workers"), [*(pytest.param(*how, marks=pytest.mark.slow) for how in HOW[:-1]), HOW[-1]]
-)
+@pytest.mark.parametrize(("max_memory", "num_workers"), HOW)
 def test_a_killed_run_goes_on_to_the_bit(max_memory: float, num_workers: int, table: Path, tmp_path: Path) -> None:
     how: dict[str, Any] = {"max_memory": max_memory, "num_workers": num_workers}
     expected = whole_run(config_of(table, tmp_path / "whole", **how))
-    assert bool(list((tmp_path / "cache").glob("*.npy"))) == (max_memory == MAPPED)
+    assert bool(list((tmp_path / "whole-cache").glob("*.npy"))) == (max_memory == MAPPED)
     config = config_of(table, tmp_path / "killed", **how)
     args = ("-c", write_config(config), "--resume-latest")
     assert finish(*args, setup=partial(signal_once, Trainer, "_train_step", signal.SIGKILL, 8)) == -signal.SIGKILL
@@ -82,7 +81,6 @@ def test_a_killed_run_goes_on_to_the_bit(max_memory: float, num_workers: int, ta
     assert_same_run(expected, the_run(config))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("max_memory", "num_workers"), HOW)
 def test_a_run_killed_at_any_time_goes_on_to_the_bit(
     max_memory: float, num_workers: int, table: Path, tmp_path: Path
@@ -102,7 +100,6 @@ def run_by(num: int, config: dict[str, Any]) -> Path:
     return the_run(config)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("max_memory", [IN_MEMORY, MAPPED])
 def test_two_processes_compute_the_slices_of_one_to_the_bit(max_memory: float, table: Path, tmp_path: Path) -> None:
     runs = []
@@ -113,7 +110,6 @@ def test_two_processes_compute_the_slices_of_one_to_the_bit(max_memory: float, t
     assert_same_run(*runs)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", ["price", "size"])
 def test_data_parallel_training_is_that_of_one_process(target: str, table: Path, tmp_path: Path) -> None:
     runs = []
