@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class NewImages(NewInputs):
         """
         self.size, self.channels, self.finish, self.transforms = size, channels, finish, transforms
         self.resizes = resizes
+        self._lock = Lock()  # transforms seed the random numbers of the process, decoding silences its warnings
 
     def __call__(self, values: Any) -> Any:
         """Return the inputs of one image or of many."""
@@ -71,13 +73,15 @@ class NewImages(NewInputs):
         if not self.transforms:
             return self.finish(pixels)
         batches = TensorBatches(pixels, torch.zeros(len(pixels)))
-        inputs, _ = TransformedBatches(batches, self.transforms, WHERE, self.finish).__getitems__([*range(len(pixels))])
-        return inputs
+        with self._lock:
+            return TransformedBatches(batches, self.transforms, WHERE, self.finish).__getitems__([*range(len(pixels))])[
+                0
+            ]
 
     def _pixels(self, value: Any, where: str) -> Tensor:
         """Return (N, C, *size) uint8; raise DataError where this is no image, or none of the right size."""
         if isinstance(value, str | Path) and self.resizes:
-            with decoding():
+            with self._lock, decoding():
                 return torch.tensor(decode(Path(value), self.size, self.channels)).unsqueeze(0)
         try:
             if isinstance(value, str | Path):
