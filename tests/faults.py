@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from helpers import ROOT, assert_equal, newest, records_of
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOAD = ["preflight", "torch._dynamo", "torchmetrics"]  # what takes long to import
+PRELOAD = ["preflight", "torch._dynamo", "torchmetrics", "sklearn.datasets"]  # what takes long to import
 CONTEXT.set_forkserver_preload(PRELOAD)
 MAY_DIFFER = {"config", "log", "logs"}  # of two checkpoints of equal runs: paths, and what depends on the clock
 
