@@ -134,9 +134,16 @@ def test_another_number_of_processes_is_refused_unless_inexact(tmp_path: Path) -
     assert finish_all(3, *args, "--allow-inexact") == [0] * 3
 
 
+def wait_briefly() -> None:
+    """Let the processes that are left wait for the others for less than 5 seconds."""
+    from distributed import failures
+
+    failures.GRACE_S = 2.0
+
+
 def test_a_killed_process_ends_all_and_is_named(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", trainer__epochs=1000)
-    processes = start_all(3, "-c", write_config(config), stderr=tmp_path / "errors.txt")
+    processes = start_all(3, "-c", write_config(config), setup=wait_briefly, stderr=tmp_path / "errors.txt")
     wait_until(lambda: len(metrics_of(config)) >= 3)
     os.kill(processes[1].pid or 0, signal.SIGKILL)
     started = time.monotonic()
