@@ -49,16 +49,16 @@ def files_of(rooms: set[str]) -> list[Path]:
 
 FILES = files_of(ENGINE)
 YOURS = files_of(set(RANK) - ENGINE) if IS_TEMPLATE else []
-BOTH = [*FILES, *(pytest.param(path, marks=template_alone) for path in YOURS)]
 
 
-def name_of(path: object) -> str:
-    return path.relative_to(ROOT).as_posix() if isinstance(path, Path) else str(path)
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
-def parsed(path: Path) -> ast.Module:
-    """Return the syntax tree of a file."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """Return the syntax tree of each file."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in [*FILES, *YOURS]}
 
 
 def imports_of(tree: ast.AST, is_typing: bool = False) -> Iterator[tuple[str, bool]]:
@@ -76,12 +76,13 @@ def imports_of(tree: ast.AST, is_typing: bool = False) -> Iterator[tuple[str, bo
             yield from imports_of(node, is_typing)
 
 
-@pytest.mark.parametrize("path", BOTH, ids=name_of)
-def test_imports_go_down_only(path: Path) -> None:
-    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    rooms = {module.split(".")[0] for module, _ in imports_of(parsed(path))} & RANK.keys()
-    upward = {room for room in rooms - {own} if RANK[room] <= RANK[own]}
-    assert not upward, f"{own} must not import {upward}"
+def test_imports_go_down_only(trees: dict[Path, ast.Module]) -> None:
+    upward = []
+    for path, tree in trees.items():
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        rooms = {module.split(".")[0] for module, _ in imports_of(tree)} & RANK.keys()
+        upward += [(name_of(path), room) for room in rooms - {own} if RANK[room] <= RANK[own]]
+    assert upward == []
 
 
 def file_of(module: str) -> Path | None:
@@ -94,10 +95,10 @@ def file_of(module: str) -> Path | None:
     return None
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
+def test_no_files_import_each_other_in_a_circle(trees: dict[Path, ast.Module]) -> None:
     graph = {
-        path: {file_of(module) for module, is_typing in imports_of(parsed(path)) if not is_typing} & {*FILES, *YOURS}
-        for path in [*FILES, *YOURS]
+        path: {file_of(module) for module, is_typing in imports_of(tree) if not is_typing} & trees.keys()
+        for path, tree in trees.items()
     }
     while leaves := {path for path, imported in graph.items() if not imported & graph.keys()}:
         for path in leaves:
@@ -106,16 +107,18 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert [name_of(path) for path in circle] == []
 
 
-@pytest.mark.parametrize("path", BOTH, ids=name_of)
-def test_every_file_begins_with_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(parsed(path))
+def test_every_file_begins_with_what_it_is_for(trees: dict[Path, ast.Module]) -> None:
+    assert [name_of(path) for path, tree in trees.items() if not ast.get_docstring(tree)] == []
 
 
-@pytest.mark.parametrize("path", BOTH, ids=name_of)
-def test_every_function_fits_one_screen(path: Path) -> None:
-    functions = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    lengths = [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in functions]
-    assert [(name, length) for name, length in lengths if length > MAX_FUNCTION_LINES] == []
+def test_every_function_fits_one_screen(trees: dict[Path, ast.Module]) -> None:
+    lengths = [
+        (name_of(path), node.name, (node.end_lineno or 0) - node.lineno + 1)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert [place for place in lengths if place[-1] > MAX_FUNCTION_LINES] == []
 
 
 @template_alone
@@ -197,10 +200,10 @@ def test_the_table_lists_every_tracked_file_and_folder() -> None:
 
 
 @template_alone
-@pytest.mark.parametrize("path", YOURS, ids=name_of)
-def test_what_is_yours_knows_nothing_of_processes(path: Path) -> None:
-    names: set[str] = set()
-    for node in ast.walk(parsed(path)):
-        names |= {value for _, value in ast.iter_fields(node) if isinstance(value, str) and value.isidentifier()}
-    assert not names & {"rank", "world_size", "is_main"}
-    assert not [module for module, _ in imports_of(parsed(path)) if module.startswith("torch.distributed")]
+def test_what_is_yours_knows_nothing_of_processes(trees: dict[Path, ast.Module]) -> None:
+    for path in YOURS:
+        names: set[str] = set()
+        for node in ast.walk(trees[path]):
+            names |= {value for _, value in ast.iter_fields(node) if isinstance(value, str) and value.isidentifier()}
+        assert not names & {"rank", "world_size", "is_main"}, path
+        assert not [module for module, _ in imports_of(trees[path]) if module.startswith("torch.distributed")], path
