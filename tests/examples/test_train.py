@@ -26,14 +26,7 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
         "args": {"lr_lambda": {"type": "warmup_cosine", "args": {"warmup": 5, "total": 24}}},
     },
     "plateau": {"type": "ReduceLROnPlateau", "args": {"patience": 0, "threshold": 0.5}},
-    "OneCycleLR": {"type": "OneCycleLR", "interval": "step", "args": {"max_lr": 0.01, "total_steps": 24}},
-    "MultiStepLR": {"type": "MultiStepLR", "args": {"milestones": [1, 2]}},
-    "CosineAnnealingWarmRestarts": {"type": "CosineAnnealingWarmRestarts", "args": {"T_0": 1, "T_mult": 2}},
-    "CyclicLR": {"type": "CyclicLR", "interval": "step", "args": {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 3}},
-    "StepLR": {"type": "StepLR", "args": {"step_size": 2}},
-    "LinearLR": {"type": "LinearLR", "args": {"total_iters": 2}},
-    "PolynomialLR": {"type": "PolynomialLR", "interval": "step", "args": {"total_iters": 24}},
-}
+}  # and others of torch in tests/engine/test_runs.py
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
