@@ -1,4 +1,7 @@
-"""Runs that are killed, signalled, starved of disk or fed NaN: they end well, and go on to the bit."""
+"""Runs that are killed, signalled, starved of disk or fed NaN: they end well, and go on to the bit.
+
+What is slow here without being long has a fast test of the same name, on the toy, in tests/engine/test_stops.py.
+"""
 
 from __future__ import annotations
 
@@ -173,11 +176,9 @@ PLACES = {
 }
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
 SIGNALS = [(place, skip, number) for place in PLACES for skip, number in enumerate([*CODES, *CODES][:5])]
-FAST = [
+FAST = [  # the other places are the engine's: see tests/engine/test_stops.py
     ("train", 3, signal.SIGTERM),
     ("validation", 1, signal.SIGINT),
-    ("save", 2, signal.SIGUSR1),
-    ("loader start", 1, signal.SIGINT),
 ]
 
 
@@ -238,7 +239,8 @@ def signal_twice(owner: type, method: str) -> None:
     setattr(owner, method, signalling)
 
 
-@pytest.mark.parametrize("num_kills", marked([3, 100], fast=[3]))
+@pytest.mark.slow
+@pytest.mark.parametrize("num_kills", [3, 100])
 def test_a_kill_during_a_save_loses_at_most_the_save_under_way(
     num_kills: int, make_config: MakeConfig, tmp_path: Path
 ) -> None:
@@ -276,7 +278,7 @@ def limit_file_size_at_step(step: int, num_bytes: int) -> None:
     Trainer._after_step = limiting  # type: ignore[method-assign, assignment]
 
 
-@pytest.mark.parametrize("index", marked(range(20), fast=[0, 9, 19]))
+@pytest.mark.parametrize("index", marked(range(20), fast=[9]))
 def test_a_full_disk_is_told_and_leaves_the_earlier_checkpoint_whole(
     index: int, make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
@@ -306,6 +308,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_told_and_the_run_goes_on_when_there_is_room(
     small_disk: Path, make_config: MakeConfig, whole: RunOnce, tmp_path: Path
 ) -> None:
@@ -336,7 +339,8 @@ def test_a_disk_that_cannot_be_written_is_told_before_training(
     assert metrics.read_text() == ""
 
 
-@pytest.mark.parametrize("num_attempts", marked([2, 20], fast=[2]))
+@pytest.mark.slow
+@pytest.mark.parametrize("num_attempts", [2, 20])
 def test_a_second_process_on_a_run_is_refused_and_told_who_has_it(
     num_attempts: int, make_config: MakeConfig, tmp_path: Path
 ) -> None:
