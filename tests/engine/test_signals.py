@@ -32,6 +32,10 @@ pytestmark = [
     pytest.mark.e2e,  # whole runs
     pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups here"),
 ]
+ALONE = (
+    "--set",
+    "data_loader.args.num_workers=0",
+)  # to go on, as no bit depends on workers, and starting them takes long
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 75}
 
 
@@ -82,7 +86,7 @@ def assert_stopped(
     assert (status["status"], status["signal"]) == ("preempted", number.name)
     if is_saved:
         assert newest(run_dir)["position"] == status["position"]
-    run("-r", str(run_dir))
+    run("-r", str(run_dir), *ALONE)
     assert_same_run(expected, run_dir)
 
 
@@ -346,7 +350,7 @@ def test_a_worker_that_dies_amid_a_step_is_reported_and_the_run_is_saved(
     status, saved = status_of(run_dir), newest(run_dir)
     assert (status["status"], status["error"]) == ("failed", f"WorkerDiedError: {message}")
     assert 17 <= saved["position"]["global_step"] == saved["optimizer"]["state"][0]["step"] < 28
-    run("-r", str(run_dir))
+    run("-r", str(run_dir), *ALONE)
     assert_same_run(expected, run_dir)
 
 
