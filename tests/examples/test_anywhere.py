@@ -12,8 +12,9 @@ TRAIN = """
 import test, train
 from utils import exit_on_user_error
 
-CHANGES = ["data_loader.args.source=digits", "data_loader.args.validation_split=0", "trainer.save_dir={save_dir}"]
-CHANGES += ["n_gpu=0", "trainer.len_epoch=3", "trainer.monitor=off"]
+CHANGES = ["data_loader.args.source=mnist", "data_loader.args.data_dir={data_dir}", "trainer.save_dir={save_dir}"]
+CHANGES += ["data_loader.args.validation_split=0", "n_gpu=0", "trainer.len_epoch=3", "trainer.monitor=off"]
+CHANGES += ["data_loader.args.batch_size=32"]
 
 def run(*changes):
     args = [arg for change in [*CHANGES, *changes] for arg in ("--set", change)]
@@ -29,8 +30,9 @@ if __name__ == "__main__":
 """
 
 
-def test_a_run_trains_and_resumes_without_posix(tmp_path: Path) -> None:
-    result = run_without_posix(TRAIN.format(save_dir=(tmp_path / "saved").as_posix()))
+def test_a_run_trains_and_resumes_without_posix(digits_dir: Path, tmp_path: Path) -> None:
+    folders = {"save_dir": (tmp_path / "saved").as_posix(), "data_dir": digits_dir.as_posix()}
+    result = run_without_posix(TRAIN.format(**folders))
     assert result.returncode == 0, result.stderr
     (run_dir,) = (tmp_path / "saved").glob("*/*")
     assert newest(run_dir)["position"] == {"epoch": 3, "step_in_epoch": 0, "global_step": 6}
