@@ -260,23 +260,23 @@ def test_a_split_by_indices(project: Project) -> None:
     project.assert_changed("data_loader/points.py")
 
 
+SUM_NET = """
+from base import BaseModel
+from torch import nn
+
+
+class SumNet(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, sequences):  # (N, L, 4), padded
+        return self.head(sequences.sum(dim=1))
+"""
+
+
 def test_sequences_that_are_padded(project: Project) -> None:
-    project.given(
-        "model/sums.py",
-        """
-        from base import BaseModel
-        from torch import nn
-
-
-        class SumNet(BaseModel):
-            def __init__(self):
-                super().__init__()
-                self.head = nn.Linear(4, 3)
-
-            def forward(self, sequences):  # (N, L, 4), padded
-                return self.head(sequences.sum(dim=1))
-        """,
-    )
+    project.given("model/sums.py", SUM_NET)
     project.write(
         "data_loader/sequences.py",
         """
@@ -534,6 +534,19 @@ def test_a_table_of_ones_own(project: Project) -> None:
     project.assert_changed("trainer/trainer.py")
 
 
+MEAN_LOSS = """
+class MeanLoss:
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def state_dict(self):
+        return {"mean_loss": self.trainer.mean_loss}
+
+    def load_state_dict(self, state):
+        self.trainer.mean_loss = state["mean_loss"]
+"""
+
+
 def test_state_of_ones_own(project: Project) -> None:
     project.replace("trainer/trainer.py", AFTER_INIT, f"        self.mean_loss = 1.0\n{AFTER_INIT}")
     project.replace(
@@ -550,20 +563,7 @@ def test_state_of_ones_own(project: Project) -> None:
             return {**super()._stateful(), "mean": MeanLoss(self)}
         """,
     )
-    project.append(
-        "trainer/trainer.py",
-        """
-        class MeanLoss:
-            def __init__(self, trainer):
-                self.trainer = trainer
-
-            def state_dict(self):
-                return {"mean_loss": self.trainer.mean_loss}
-
-            def load_state_dict(self, state):
-                self.trainer.mean_loss = state["mean_loss"]
-        """,
-    )
+    project.append("trainer/trainer.py", MEAN_LOSS)
     project.configure(**ONE_BATCH)
     run_dir = project.train()
     mean_loss = 1.0

@@ -292,6 +292,27 @@ def write_table(path: Path, end: str = "\n", encoding: str = "utf-8", header: bo
     return rows
 
 
+def config_of_every_kind(path: Path, target: str, encoding: str, names: list[str] | None) -> dict[str, Any]:
+    """Return the config of a model of the rows that `write_table` wrote; `names` where they have no header."""
+    columns = (KINDS if target == "price" else {**KINDS, "price": "ignore"} | CLASSES) | {
+        "size": {"kind": "number", "missing": "mean"}
+    }
+    columns |= {"kind": "ignore"} if target == "price" else {}
+    args: dict[str, Any] = {
+        "path": str(path),
+        "target": target,
+        "columns": columns,
+        "missing_values": ["NA"],
+    }
+    args |= {"delimiter": ";", "batch_size": 32, "encoding": encoding, "cache_dir": str(path.parent / "cache")}
+    args |= {"header": False, "names": names} if names else {}
+    config = table_config(path, path.parent)
+    config |= {"arch": {"type": "TableMLP", "args": {"hidden": [8]}}}
+    config["loss"] = "mse_loss" if target == "price" else "cross_entropy"
+    config["data_loader"] = {"type": "TableDataLoader", "args": args | {"validation_split": 0.2, "test_split": 0.5}}
+    return config
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("target", ["price", "kind"])
 def test_rows_of_every_kind_are_encoded_as_in_training(
@@ -299,22 +320,7 @@ def test_rows_of_every_kind_are_encoded_as_in_training(
 ) -> None:
     header = encoding == "utf-8"
     rows = write_table(tmp_path / "t.csv", encoding=encoding, header=header)
-    columns = (KINDS if target == "price" else {**KINDS, "price": "ignore"} | CLASSES) | {
-        "size": {"kind": "number", "missing": "mean"}
-    }
-    columns |= {"kind": "ignore"} if target == "price" else {}
-    args: dict[str, Any] = {
-        "path": str(tmp_path / "t.csv"),
-        "target": target,
-        "columns": columns,
-        "missing_values": ["NA"],
-    }
-    args |= {"delimiter": ";", "batch_size": 32, "encoding": encoding, "cache_dir": str(tmp_path / "cache")}
-    args |= {} if header else {"header": False, "names": list(rows[0])}
-    config = table_config(tmp_path / "t.csv", tmp_path)
-    config |= {"arch": {"type": "TableMLP", "args": {"hidden": [8]}}}
-    config["loss"] = "mse_loss" if target == "price" else "cross_entropy"
-    config["data_loader"] = {"type": "TableDataLoader", "args": args | {"validation_split": 0.2, "test_split": 0.5}}
+    config = config_of_every_kind(tmp_path / "t.csv", target, encoding, None if header else list(rows[0]))
     run = train(config)
     predictor = Predictor.load(run)
     inputs, outputs = outputs_in_test(run)
