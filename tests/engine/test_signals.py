@@ -106,12 +106,12 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("loop", "num_workers", "number"),
     [
-        ("counted", 0, signal.SIGTERM),
+        pytest.param("counted", 0, signal.SIGTERM, marks=pytest.mark.slow),
         ("counted", 2, signal.SIGTERM),
         ("counted", 2, signal.SIGHUP),
         ("plain", 2, signal.SIGTERM),
         ("plain", 2, signal.SIGINT),
-        ("plain", 2, signal.SIGUSR1),
+        pytest.param("plain", 2, signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_to_the_whole_group_saves(
