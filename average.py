@@ -19,15 +19,14 @@ from torch.optim.swa_utils import update_bn
 from base import counted
 from checkpoint.average import average_checkpoints, chosen_checkpoints
 from checkpoint.file import BEST, serialise
-from checkpoint.parts import saved_facts
 from parse_config import ConfigParser
+from prediction.loading import trained_model
 from slots import SLOTS
 from speed import input_format, prefetch
 from trainer.batch import unpack
 from utils import ConfigError, exit_on_user_error, prepare_device, seed_everything
 from utils.errors import writing_to
 from utils.files import write_atomic
-from utils.weights import load_weights
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -41,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     for path in paths:
         logger.info(f"averaging {path}")
     checkpoint = average_checkpoints(paths)
-    config.facts = saved_facts(checkpoint, {})
-    model = config.init_obj("arch")
-    load_weights(model, checkpoint["model"], str(paths[0]))
+    model = trained_model(config, checkpoint, paths[0], torch.device("cpu"))
     if any(has_running_statistics(module) for module in model.modules()):
         logger.info("measuring the statistics of BatchNorm on the training data")
         measure_batch_norm(model, config)

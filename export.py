@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import signal
 from collections.abc import Iterable
 from functools import partial
@@ -16,12 +15,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
-from base import BaseDataLoader
-from checkpoint.file import BEST, load_checkpoint
-from checkpoint.parts import eval_weights, saved_facts
+from checkpoint.file import BEST
 from deploy import (
     FORMATS,
     Trained,
@@ -36,10 +32,10 @@ from deploy import (
     write_card,
 )
 from parse_config import ConfigParser
+from prediction.loading import given_checkpoint, in_order, test_loader, trained_model
 from slots import SLOTS
 from trainer.batch import run_batch
-from utils import ConfigError, DataError, exit_on_user_error, to_device
-from utils.weights import load_weights
+from utils import DataError, exit_on_user_error
 
 MAX_BATCHES = 100  # that are compared
 NUM_SHOWN = 8  # batches that show how the model is called
@@ -48,15 +44,11 @@ NUM_SHOWN = 8  # batches that show how the model is called
 def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
     """Write the model in the format `name` into `folder`, by default one in the run directory; return it."""
     logger = config.get_logger("export")
-    path = config.resume or config.init_from
-    if path is None:
-        raise ConfigError("no checkpoint: give -r saved/NAME/RUN")
     check_libraries(name)
+    path, checkpoint = given_checkpoint(config)
     folder = folder or path.parent / f"export-{name}"
-    checkpoint = load_checkpoint(path)
-    config.facts = saved_facts(checkpoint, {})  # a loader may take from them how rows are encoded
     data_loader, batches, split = held_out(config)
-    model = trained_model(config, checkpoint, path)
+    model = trained_model(config, checkpoint, path, torch.device("cpu"))
     calls = partial(calls_of, model, partial(run_batch, model, config.init_obj("loss")))
     first = list(islice(calls(batches), NUM_SHOWN))
     trained = Trained(model, first, partial(config.init_obj, "arch"), config.facts.get("table"))
@@ -79,28 +71,16 @@ def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
     return folder
 
 
-def trained_model(config: ConfigParser, checkpoint: dict[str, Any], path: Path) -> nn.Module:
-    """Return the model with the weights that test.py evaluates, on the CPU, in eval mode."""
-    config.facts = to_device(saved_facts(checkpoint, config.facts), torch.device("cpu"))
-    model: nn.Module = config.init_obj("arch")
-    load_weights(model, eval_weights(checkpoint), str(path))
-    return model.eval()
-
-
 def held_out(config: ConfigParser) -> tuple[DataLoader[Any], Iterable[Any], str]:
     """Return a loader, its batches of the test split, or else of validation or training, and which of these it is."""
-    accepted = inspect.signature(config.init_ftn("data_loader").func).parameters
-    whole = {"training": False, "shuffle": False, "validation_split": 0.0}
     try:
-        data_loader = config.init_obj("data_loader", **{key: whole[key] for key in whole if key in accepted})
-        split = "test"
+        data_loader, split = test_loader(config), "test"
     except DataError:  # there may be no test split
-        data_loader = config.init_obj("data_loader")
+        data_loader, split = config.init_obj("data_loader"), "training"
         valid_data_loader = data_loader.split_validation()
         if valid_data_loader is not None:
             return data_loader, valid_data_loader, "validation"
-        split = "training"
-    return data_loader, data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader, split
+    return data_loader, in_order(data_loader), split
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[ConfigParser, str, Path | None]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import signal
 
 if __name__ == "__main__":
@@ -12,19 +11,18 @@ if __name__ == "__main__":
 
 from torch import nn
 
-from base import BaseDataLoader, counted
-from checkpoint.file import BEST, load_checkpoint
-from checkpoint.parts import eval_weights, saved_facts
+from base import counted
+from checkpoint.file import BEST
 from checkpoint.records import record_test
 from logger import follow
 from logger.pictures import write_test_figures
 from parse_config import ConfigParser, CustomArg
 from prediction.inspection import columns_of, draw_figures
+from prediction.loading import given_checkpoint, in_order, test_loader, trained_model
 from slots import SLOTS
 from trainer import batch as batch_functions
 from trainer.evaluation import evaluate
-from utils import ConfigError, MetricTracker, exit_on_user_error, prepare_device, to_device
-from utils.weights import load_weights
+from utils import MetricTracker, exit_on_user_error, prepare_device
 
 OPTIONS = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;args;batch_size")]
 
@@ -33,20 +31,9 @@ def main(config: ConfigParser, draws: bool = False) -> dict[str, float]:
     """Print and return the loss and metrics of the checkpoint over the whole test split; draw them where asked to."""
     logger = config.get_logger("test")
     device, _ = prepare_device(config["n_gpu"], config["device"])
-    path = config.resume or config.init_from
-    if path is None:
-        raise ConfigError("no checkpoint: give -r saved/NAME/RUN")
-    checkpoint = load_checkpoint(path)
-
-    # The test split, whole and in its order, whatever the config says of training.
-    accepted = inspect.signature(config.init_ftn("data_loader").func).parameters
-    whole = {"training": False, "shuffle": False, "validation_split": 0.0}
-    config.facts = saved_facts(checkpoint, {})  # a loader may take from them how rows are encoded
-    data_loader = config.init_obj("data_loader", **{key: whole[key] for key in whole if key in accepted})
-    config.facts = to_device(saved_facts(checkpoint, config.facts), device)  # of the training split, not the test split
-    model = config.init_obj("arch")
-    load_weights(model, eval_weights(checkpoint), str(path))
-    model = model.to(device)
+    path, checkpoint = given_checkpoint(config)
+    data_loader = test_loader(config)
+    model = trained_model(config, checkpoint, path, device)
     criterion = config.init_obj("loss")
     if isinstance(criterion, nn.Module):
         criterion = criterion.to(device)
@@ -56,7 +43,7 @@ def main(config: ConfigParser, draws: bool = False) -> dict[str, float]:
     data = ", ".join(f"{key} {value}" for key, value in resolved if not isinstance(value, dict))
     num_samples = getattr(data_loader, "n_samples", len(data_loader.dataset))
     logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}".rstrip())
-    batches = data_loader.unshuffled() if isinstance(data_loader, BaseDataLoader) else data_loader
+    batches = in_order(data_loader)
     result = evaluate(model, criterion, follow(counted(batches), "test", len(batches)), metrics, device)
     for name, value in result.items():
         logger.info(f"{name}: {value:.6f}")
