@@ -8,10 +8,10 @@ from typing import Any
 from history.compare import metric_names, metric_rows
 from history.differences import differing, flatten
 from history.page import Html, folded, table
-from history.run import Run
+from history.run import Run, read_diff
 from history.text import duration_text, finite, metrics_text, time_text, value_text
 
-MAX_ROWS, MAX_DIFF_BYTES = 200, 200_000
+MAX_ROWS = 200
 
 
 def summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
@@ -70,8 +70,8 @@ def git_tables(run: Run) -> list[Html]:
         return []
     rows = [(f"process {i + 1}", _commit(git), value_text(git.get("branch") or ""), _changes(git)) for i, git in known]
     parts = [table("Code", ("Process", "Commit", "Branch", "Changed since"), rows)]
-    for name in dict.fromkeys(str(git["diff"]) for _, git in known if git.get("diff")):
-        if text := _diff(run, name):
+    for name, process in {str(git["diff"]): run.processes[i] for i, git in known if git.get("diff")}.items():
+        if text := read_diff(run.path, process):
             pre = Html('<pre role="group" tabindex="0" aria-label="{}">{}</pre>').format(name, text)
             parts.append(folded(f"What was changed: {name}", pre))
     return parts
@@ -107,17 +107,6 @@ def _changes(git: dict[str, Any]) -> str:
     untracked = git.get("untracked")
     names = ", ".join(map(str, untracked)) if isinstance(untracked, list) and untracked else ""
     return value_text(("yes" if git.get("is_dirty") else "no") + (f"; not tracked: {names}" if names else ""))
-
-
-def _diff(run: Run, name: str) -> str:
-    path = run.path / name
-    if "/" in name or "\\" in name or not path.is_file() or path.is_symlink():
-        return ""
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_DIFF_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _number(value: Any) -> str:

@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 from history.alive import is_alive
 from history.text import HistoryError, finite
 
-CONFIG, STATUS, METRICS, ENVIRONMENT, TEST = (
-    *("config.json", "status.json", "metrics.jsonl"),
-    *("environment.json", "test.json"),
-)
-MAX_JSON_BYTES = 32 << 20
+CONFIG, STATUS, METRICS = "config.json", "status.json", "metrics.jsonl"
+ENVIRONMENT, TEST = "environment.json", "test.json"
+MAX_JSON_BYTES, MAX_DIFF_BYTES = 32 << 20, 200_000
 
 
 class Best(NamedTuple):
@@ -129,12 +127,8 @@ class Run:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl that are whole: a killed run may leave half of one."""
-        try:
-            with _open_regular(self.path / METRICS) as file:
-                return [record for line in file if (record := _record(line))]
-        except (OSError, HistoryError):
-            return []
+        """The lines of metrics.jsonl."""
+        return read_records(self.path)
 
     @property
     def epoch_log(self) -> list[dict[str, Any]]:
@@ -160,8 +154,35 @@ def read_run(path: Path) -> Run:
     if not path.is_dir():
         raise HistoryError(f"{path}: is {'not a directory' if path.exists() else 'missing'}")
     status, config = _read_object(path / STATUS), _read_object(path / CONFIG)
-    found = [process for process in _list(_optional(path / ENVIRONMENT).get("processes")) if isinstance(process, dict)]
-    return Run(path, status, config, _optional(path / TEST), found)
+    return Run(path, status, config, read_optional(path / TEST), read_processes(path))
+
+
+def read_records(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl that are whole: a run may be killed, or just now be writing, in one."""
+    try:
+        with _open_regular(run_dir / METRICS) as file:
+            return [record for line in file if (record := _record(line))]
+    except (OSError, HistoryError):
+        return []
+
+
+def read_processes(run_dir: Path) -> list[dict[str, Any]]:
+    """Return what environment.json says of each process that trained the run, the first one first."""
+    found = read_optional(run_dir / ENVIRONMENT).get("processes")
+    return [process for process in found if isinstance(process, dict)] if isinstance(found, list) else []
+
+
+def read_diff(run_dir: Path, process: dict[str, Any]) -> str:
+    """Return how the code of a process differed from its commit, at most 200 kB of it; "" where that is not known."""
+    name = str(_dict(process.get("git")).get("diff") or "")
+    path = run_dir / name
+    if not name or "/" in name or "\\" in name or path.is_symlink():
+        return ""
+    try:
+        with _open_regular(path) as file:
+            return file.read(MAX_DIFF_BYTES).decode(errors="replace")
+    except (OSError, HistoryError):
+        return ""
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -189,7 +210,8 @@ def _open_regular(path: Path) -> Any:
     return open(path, "rb")
 
 
-def _optional(path: Path) -> dict[str, Any]:
+def read_optional(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; {} where there is none."""
     try:
         return _read_object(path)
     except HistoryError:
@@ -205,10 +227,6 @@ def _record(line: bytes) -> dict[str, Any]:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _whole(value: Any) -> int | None:

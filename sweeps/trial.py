@@ -18,11 +18,12 @@ from base.monitor import Monitor
 from checkpoint.file import checkpoint_files
 from checkpoint.run_lock import is_held
 from checkpoint.run_status import STATUS_FILE, read_status
+from history.run import read_records
 from parse_config import ConfigParser
 from parse_config.named import Slots
 from sweeps.space import Parameter
 from sweeps.study import FILES
-from utils.errors import CheckpointError, ConfigError, RunDirError, reading
+from utils.errors import CheckpointError, ConfigError, RunDirError
 from utils.files import write_json
 from utils.signals import EXIT_CODES
 
@@ -121,13 +122,8 @@ def best_value(run_dir: Path, spec: str) -> float:
 
 def epoch_values(run_dir: Path, metric: str) -> list[tuple[int, float]]:
     """Return epoch and value of a metric for all epochs of a run so far in which it was finite."""
-    try:
-        lines = (run_dir / "metrics.jsonl").read_bytes().split(b"\n")[:-1]  # a line that is being written has no end
-    except FileNotFoundError:
-        return []
-    with reading(run_dir, RunDirError):
-        records = [record for record in map(json.loads, lines) if record["kind"] == "epoch"]
-    return [(record["epoch"], record[metric]) for record in records if record.get(metric) is not None]  # None: NaN
+    epochs = (record for record in read_records(run_dir) if record["kind"] == "epoch")
+    return [(record["epoch"], record[metric]) for record in epochs if record.get(metric) is not None]  # None: NaN
 
 
 def _trained(plan: Plan, trial: Trial, run_dir: Path, config: dict[str, Any], first_step: int) -> float:

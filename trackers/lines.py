@@ -6,10 +6,11 @@ takes back.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from history.run import read_records
 
 SEAL = re.compile(rb"sha256=[0-9a-f]{64} epoch=(\d{12}) step=(\d{12})")  # at the end of a checkpoint
 SEAL_BYTES = 7 + 64 + 7 + 12 + 6 + 12
@@ -24,17 +25,13 @@ class Line(NamedTuple):
 
 
 def covered_lines(run_dir: Path) -> list[Line]:
-    """Return the lines that `latest.pth` covers; none where there is no checkpoint. Raises OSError."""
+    """Return the lines that `latest.pth` covers; none where there is no checkpoint."""
     position = _position(run_dir / "latest.pth")
     lines: list[Line] = []
-    if position is None or not (run_dir / "metrics.jsonl").exists():
+    if position is None:
         return lines
     epoch_start = 0  # the global step at which the epoch of the line began
-    for number, text in enumerate((run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
-        try:
-            record: dict[str, Any] = json.loads(text)
-        except ValueError:  # half written: not yet covered
-            break
+    for number, record in enumerate(read_records(run_dir)):
         kind, epoch, global_step = (record.pop(key) for key in ("kind", "epoch", "global_step"))
         is_covered = epoch < position[0] if kind == "epoch" else (epoch, global_step - epoch_start) <= position
         if not is_covered:

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from history.run import read_optional, read_run
 from trackers.lines import Line, covered_lines
 
 FOLDER = "trackers"  # in the run directory
@@ -62,7 +63,7 @@ def mirror(run_dir: Path, name: str, has_stopped: Callable[[float], bool]) -> No
             return
     with FileLock(folder / f"{name}.lock"):
         tracker: Tracker = import_module(f"trackers.to_{name}").Mirror(_info(run_dir))
-        num_sent = tracker.num_held(_marked(mark))
+        num_sent = tracker.num_held(read_optional(mark).get("lines", 0))
         is_last = False
         while not is_last:
             is_last = has_stopped(POLL_S)
@@ -72,25 +73,12 @@ def mirror(run_dir: Path, name: str, has_stopped: Callable[[float], bool]) -> No
                     tracker.send(lines)
                     num_sent += len(lines)
                     write_mark(mark, num_sent)
-        tracker.finish(_status(run_dir) in ("completed", "early_stopped"))
+        tracker.finish(read_run(run_dir).status in ("completed", "early_stopped"))
 
 
 def _info(run_dir: Path) -> RunInfo:
-    config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-    number = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["run"]
-    return RunInfo(run_dir, config["name"], run_dir.name, f"{number:x}", config)
-
-
-def _status(run_dir: Path) -> str:
-    return str(json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"])
-
-
-def _marked(mark: Path) -> int:
-    """Return how many lines were sent, as the mark says; 0 where there is none."""
-    try:
-        return int(json.loads(mark.read_text(encoding="utf-8"))["lines"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    run = read_run(run_dir)
+    return RunInfo(run_dir, run.config["name"], run_dir.name, f"{run.state['run']:x}", run.config)
 
 
 def write_mark(mark: Path, num_lines: int) -> None:
