@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from history.differences import differing
 from history.run import Run
-from history.text import finite, metrics_text, table_text, time_text, value_text
+from history.text import finite, metrics_text, number_text, table_text, time_text, value_text
 
 BARS, CURVE_WIDTH = "▁▂▃▄▅▆▇█", 40
 NOT_METRICS = {"kind", "epoch", "global_step"}
@@ -40,7 +39,7 @@ def metric_rows(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
         shown = [("best and last", last)] if best == last else [("best", best), ("last", last)]
         for what, found in shown:
             rows += [
-                [name, f"{what}, {log.get('epoch')}", *(_number(log.get(key)) for key in metrics)] for log in found
+                [name, f"{what}, {log.get('epoch')}", *(number_text(log.get(key)) for key in metrics)] for log in found
             ]
     return [[value_text(cell) for cell in row] for row in rows]
 
@@ -90,8 +89,3 @@ def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
         height = (sum(known) / len(known) - low) / (high - low) if known and high > low else 0
         bars += BARS[min(max(round(height * 7), 0), 7)] if known else " "
     return bars
-
-
-def _number(value: Any) -> str:
-    number = finite(value)
-    return "" if number is None else f"{number:.4g}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+STYLE = Path(__file__).with_name("style.css")
 
 
 class Html(str):
@@ -43,3 +46,18 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]],
 def folded(title: str, content: Html) -> Html:
     """Return `content` under a line that unfolds it."""
     return Html("<details><summary>{}</summary>\n{}\n</details>").format(title, content)
+
+
+def document(title: str, *parts: str, head: str = "", style: str = "") -> str:
+    """Return a whole page with `parts` in its body; `head` is more HTML for its head, `style` more CSS."""
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            head,
+            Html("<title>{}</title>").format(title),
+            f"<style>\n{STYLE.read_text(encoding='utf-8')}{style}</style>\n</head>\n<body>\n<main>",
+            *parts,
+            "</main>\n</body>\n</html>\n",
+        ]
+    )

@@ -11,14 +11,14 @@ from typing import Any
 
 from history.charts import MAX_POINTS, charts, legend
 from history.compare import labels
-from history.page import Html, folded, section
+from history.page import Html, document, folded, section
 from history.pictures import pictures
 from history.report_tables import comparison_tables, config_table, environment_table, git_tables, summary, values_table
 from history.run import Run
 from history.text import HistoryError, value_text
 
 MAX_DESCRIBED = 8
-HERE = Path(__file__).resolve().parent
+DRAW = Path(__file__).with_name("charts.js")
 # Whatever a run's files say, the browser loads nothing and sends nothing.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
@@ -40,32 +40,21 @@ def write_report(runs: Sequence[Run], file: str | Path) -> Path:
 def report_page(runs: Sequence[Run]) -> str:
     """Return the HTML of the page: curves, pictures, config, environment, git. Raises HistoryError without plotly."""
     names = labels(runs)
-    title = f"{runs[0].name}/{runs[0].run_id}" if len(runs) == 1 else f"{len(runs)} runs"
+    title = value_text(f"{runs[0].name}/{runs[0].run_id}" if len(runs) == 1 else f"{len(runs)} runs")
     found = charts(runs, names)
-    parts = [Html("<h1>{}</h1>").format(value_text(title)), summary(runs, names)]
-    parts += [section("Curves", *_curves(runs, names, found))]
-    if len(runs) > 1:
-        parts += [section("Compared", *comparison_tables(runs, names))]
+    parts = [Html("<h1>{}</h1>").format(title), summary(runs, names), section("Curves", *_curves(runs, names, found))]
     if len(runs) == 1:
         parts += _details(runs[0])
     else:
         title_of = "{}: values, config, environment, git".format
         folds = [folded(title_of(name), Html("\n").join(_details(run, 3))) for run, name in zip(runs, names)]
-        parts += [section("Each run", *folds)]
+        parts += [section("Compared", *comparison_tables(runs, names)), section("Each run", *folds)]
     data = json.dumps(found, allow_nan=False).replace("<", "\\u003c")  # so that no name ends the script
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            Html("<title>{}</title>").format(value_text(title)),
-            f"<style>\n{_text('style.css')}</style>\n</head>\n<body>\n<main>",
-            *parts,
-            f'</main>\n<script type="application/json" id="charts">{data}</script>',
-            *([f"<script>{_plotly()}</script>", f"<script>\n{_text('charts.js')}</script>"] if found else []),
-            "</body>\n</html>\n",
-        ]
-    )
+    scripts = [f'<script type="application/json" id="charts">{data}</script>']
+    if found:
+        scripts += [f"<script>{_plotly()}</script>", f"<script>\n{DRAW.read_text(encoding='utf-8')}</script>"]
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    return document(title, *parts, *scripts, head=policy)
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str], found: list[dict[str, Any]]) -> list[Html]:
@@ -119,7 +108,3 @@ def _plotly() -> str:
     except ImportError:
         raise HistoryError("pages need plotly for their curves: pip install 'plotly>=6,<8'", exit_code=1) from None
     return get_plotlyjs().replace("</script", "<\\/script")
-
-
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from history.compare import metric_names, metric_rows
 from history.differences import differing, flatten
 from history.page import Html, folded, table
 from history.run import Run, read_diff
-from history.text import duration_text, finite, metrics_text, time_text, value_text
+from history.text import duration_text, metrics_text, number_text, time_text, value_text
 
 MAX_ROWS = 200
 
@@ -41,7 +41,7 @@ def values_table(run: Run) -> Html:
     log, names = run.epoch_log, metric_names([run])
     every = -(-len(log) // MAX_ROWS)
     shown = log[::-1][::every][::-1]
-    rows = [[value_text(record.get("epoch")), *(_number(record.get(name)) for name in names)] for record in shown]
+    rows = [[value_text(record.get("epoch")), *(number_text(record.get(name)) for name in names)] for record in shown]
     title = "Values of each epoch" if every == 1 else f"Values of every {every}th epoch"
     return folded(title, table(title, ("Epoch", *map(value_text, names)), rows))
 
@@ -107,8 +107,3 @@ def _changes(git: dict[str, Any]) -> str:
     untracked = git.get("untracked")
     names = ", ".join(map(str, untracked)) if isinstance(untracked, list) and untracked else ""
     return value_text(("yes" if git.get("is_dirty") else "no") + (f"; not tracked: {names}" if names else ""))
-
-
-def _number(value: Any) -> str:
-    number = finite(value)
-    return "" if number is None else f"{number:.4g}"

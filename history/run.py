@@ -28,8 +28,7 @@ class Best(NamedTuple):
     epoch: int
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """A directory in a run's place that cannot be read as one."""
 
     path: Path

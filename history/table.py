@@ -67,7 +67,7 @@ def _cells(run: Run, differences: dict[str, Any]) -> list[str]:
     return [value_text(cell) for cell in cells]
 
 
-def sort_runs(runs: Sequence[Run], key: str, is_reverse: bool = False) -> list[Run]:
+def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
     """Return the runs by `key`, the smallest first, or for "best" the best; those without a value last."""
     values = _values(runs, key)
     if key == "best":
@@ -76,8 +76,8 @@ def sort_runs(runs: Sequence[Run], key: str, is_reverse: bool = False) -> list[R
     known = [(value, run) for value, run in zip(values, runs) if value is not None]
     numbers = sorted((pair for pair in known if finite(pair[0]) is not None), key=lambda pair: pair[0])
     others = sorted((pair for pair in known if finite(pair[0]) is None), key=lambda pair: str(pair[0]))
-    found = [run for _, run in [*numbers, *others]]
-    return [*(reversed(found) if is_reverse else found), *(run for run, value in zip(runs, values) if value is None)]
+    unknown = [run for run, value in zip(runs, values) if value is None]
+    return [*(run for _, run in [*numbers, *others]), *unknown]
 
 
 def filter_runs(runs: Sequence[Run], condition: str) -> list[Run]:

@@ -40,12 +40,15 @@ def value_text(value: Any) -> str:
     return printable(json.dumps(value, ensure_ascii=False))
 
 
+def number_text(value: Any) -> str:
+    """Return a value of a metric with 4 digits; "" where it is no finite number."""
+    number = finite(value)
+    return "" if number is None else f"{number:.4g}"
+
+
 def metrics_text(metrics: dict[str, Any]) -> str:
     """Return "accuracy 0.97, loss 0.1" of metrics by name."""
-    numbers = {name: finite(value) for name, value in metrics.items()}
-    return ", ".join(
-        f"{printable(name)} {'nan' if value is None else f'{value:.4g}'}" for name, value in numbers.items()
-    )
+    return ", ".join(f"{printable(name)} {number_text(value) or 'nan'}" for name, value in metrics.items())
 
 
 def duration_text(seconds: float | None) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import history
-from history.page import Html, section
+from history.page import Html, document, section
 from sweeps.results import table
 from sweeps.space import Parameter
 from utils.errors import ConfigError, writing_to
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
     from optuna import Study
 
 REPORT_FILE = "report.html"
-STYLE = Path(history.__file__).with_name("style.css")
 # Optuna's figures are drawn on white.
-FIGURES = ".figure { background: #fff; border-radius: 8px; overflow-x: auto; padding: .5rem; }"
+FIGURES = ".figure { background: #fff; border-radius: 8px; overflow-x: auto; padding: .5rem; }\n"
 
 
 def write_report(directory: Path, study: Study, space: list[Parameter], metric: str) -> Path:
@@ -36,18 +34,10 @@ def write_report(directory: Path, study: Study, space: list[Parameter], metric: 
         )
         parts.append(section(title, frame))
     title = f"Sweep {directory.name}"
-    page = [
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        Html("<title>{}</title>").format(title),
-        f"<style>\n{STYLE.read_text('utf-8')}{FIGURES}\n</style>",
-        f"<script>{get_plotlyjs() if len(parts) > 1 else ''}</script>\n</head>\n<body>\n<main>",
-        Html("<h1>{}</h1>").format(title),
-        *parts,
-        "</main>\n</body>\n</html>\n",
-    ]
+    scripts = [f"<script>{get_plotlyjs()}</script>"] if len(parts) > 1 else []
+    page = document(title, *scripts, Html("<h1>{}</h1>").format(title), *parts, style=FIGURES)
     with writing_to(directory):
-        write_atomic(directory / REPORT_FILE, "\n".join(page).encode())
+        write_atomic(directory / REPORT_FILE, page.encode())
     return directory / REPORT_FILE
 
 
