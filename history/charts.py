@@ -20,15 +20,17 @@ def charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
     A trace has x (the global step), y, epoch, name, color (a variable of style.css), and dash. The color says with one
     run what a curve is, with several which run it is of.
     """
-    metrics = dict.fromkeys(metric.removeprefix("val_") for metric in [*metric_names(runs), *_step_names(runs)])
+    step_records = (record for run in runs for record in run.records if record.get("kind") == "step")
+    step_names = [name for record in step_records for name in record if name not in NOT_METRICS]
+    metrics = dict.fromkeys(metric.removeprefix("val_") for metric in [*metric_names(runs), *step_names])
     found = []
     for metric in sorted(metrics, key=lambda name: name.startswith(("perf/", "lr/"))):
-        traces = [
-            trace
-            for number, (run, name) in enumerate(zip(runs, names))
-            for trace in (_traces(run, metric) if len(runs) == 1 else _traces_of_one(run, metric, name, number))
-        ]
-        if traces:
+        if len(runs) == 1:
+            traces = _traces_of_kinds(runs[0], metric)
+        else:
+            numbered = enumerate(zip(runs, names))
+            traces = [t for i, (run, name) in numbered for t in _traces_of_run(run, metric, name, _color(i))]
+        if traces := [trace for trace in traces if trace]:
             hover = "x unified" if len(runs) == 1 else "closest"  # one box for all curves is too big for many
             found.append({"title": metric, "hover": hover, "traces": traces})
     return found
@@ -45,24 +47,22 @@ def _color(number: int) -> str:
     return f"c{number % NUM_COLORS}"
 
 
-def _traces(run: Run, metric: str) -> list[dict[str, Any]]:
+def _traces_of_kinds(run: Run, metric: str) -> list[dict[str, Any]]:
     steps = [record for record in run.records if record.get("kind") == "step"]
-    found = [
+    return [
         _trace(steps, metric, "step", "step"),  # first, and so behind the rest: they are noisy
         _trace(run.epoch_log, metric, "training", "c1"),
         _trace(run.epoch_log, f"val_{metric}", "validation", "c0"),
     ]
-    return [trace for trace in found if trace]
 
 
-def _traces_of_one(run: Run, metric: str, name: str, number: int) -> list[dict[str, Any]]:
-    kinds = [(f"val_{metric}", f"{name}, validation", "solid"), (metric, f"{name}, training", "dot")]
-    has_both = any(f"val_{metric}" in log for log in run.epoch_log)
-    found = [
-        _trace(run.epoch_log, key, text if has_both else name, _color(number), dash if has_both else "solid")
-        for key, text, dash in kinds
+def _traces_of_run(run: Run, metric: str, name: str, color: str) -> list[dict[str, Any]]:
+    if not any(f"val_{metric}" in log for log in run.epoch_log):
+        return [_trace(run.epoch_log, metric, name, color)]
+    return [
+        _trace(run.epoch_log, f"val_{metric}", f"{name}, validation", color),
+        _trace(run.epoch_log, metric, f"{name}, training", color, "dot"),
     ]
-    return [trace for trace in found if trace]
 
 
 def _trace(records: list[dict[str, Any]], key: str, name: str, color: str, dash: str = "solid") -> dict[str, Any]:
@@ -90,8 +90,3 @@ def _thinned(points: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         if known:
             kept |= {min(known, key=lambda j: points[j][1]), max(known, key=lambda j: points[j][1])}
     return [points[j] for j in sorted(kept)]
-
-
-def _step_names(runs: Sequence[Run]) -> list[str]:
-    records = (record for run in runs for record in run.records if record.get("kind") == "step")
-    return [name for name in dict.fromkeys(key for record in records for key in record) if name not in NOT_METRICS]

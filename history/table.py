@@ -68,16 +68,17 @@ def _cells(run: Run, differences: dict[str, Any]) -> list[str]:
 
 
 def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
-    """Return the runs by `key`, the smallest first, or for "best" the best; those without a value last."""
-    values = _values(runs, key)
-    if key == "best":
-        values = [-value if value is not None and run.best and run.best.mode == "max" else value
-                  for run, value in zip(runs, values)]  # fmt: skip
-    known = [(value, run) for value, run in zip(values, runs) if value is not None]
-    numbers = sorted((pair for pair in known if finite(pair[0]) is not None), key=lambda pair: pair[0])
-    others = sorted((pair for pair in known if finite(pair[0]) is None), key=lambda pair: str(pair[0]))
-    unknown = [run for run, value in zip(runs, values) if value is None]
-    return [*(run for _, run in [*numbers, *others]), *unknown]
+    """Return the runs by `key`: numbers first, the smallest, or for "best" the best; then texts; then runs without."""
+
+    def rank(found: tuple[Any, Run]) -> tuple[bool, bool, Any]:
+        value, run = found
+        number = finite(value)
+        if number is None:
+            return value is None, True, str(value)
+        is_highest_best = key == "best" and run.best is not None and run.best.mode == "max"
+        return False, False, -number if is_highest_best else number
+
+    return [run for _, run in sorted(zip(_values(runs, key), runs), key=rank)]
 
 
 def filter_runs(runs: Sequence[Run], condition: str) -> list[Run]:
