@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from history.run import METRICS, STATUS, Broken, Run, read_run
+from history.files import METRICS, STATUS
+from history.run import Broken, Run, read_run
 from history.text import HistoryError
 
 FOLDS = "kfold.json"  # of a directory with what several runs give together

@@ -7,8 +7,9 @@ from typing import Any
 
 from history.compare import metric_names, metric_rows
 from history.differences import differing, flatten
+from history.files import read_diff
 from history.page import Html, folded, table
-from history.run import Run, read_diff
+from history.run import Run
 from history.text import duration_text, metrics_text, number_text, time_text, value_text
 
 MAX_ROWS = 200

@@ -1,10 +1,7 @@
-"""A run, read from its directory. The files may be old, half written, or not a run's at all."""
+"""A run, as its files say."""
 
 from __future__ import annotations
 
-import json
-import os
-import stat
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -12,11 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from history.alive import is_alive
+from history.files import CONFIG, STATUS, TEST, as_dict, read_object, read_optional, read_processes, read_records
 from history.text import HistoryError, finite
-
-CONFIG, STATUS, METRICS = "config.json", "status.json", "metrics.jsonl"
-ENVIRONMENT, TEST = "environment.json", "test.json"
-MAX_JSON_BYTES, MAX_DIFF_BYTES = 32 << 20, 200_000
 
 
 class Best(NamedTuple):
@@ -75,23 +69,23 @@ class Run:
             return _whole(self.epoch_log[-1].get("epoch"))
         if "epoch" in self.state:
             return _whole(self.state["epoch"])
-        position = _dict(self.state.get("position"))  # of an earlier version: the next step
+        position = as_dict(self.state.get("position"))  # of an earlier version: the next step
         epoch = _whole(position.get("epoch"))
         return epoch - (position.get("step_in_epoch") == 0) if epoch else None
 
     @property
     def epochs(self) -> int | None:
         """The number of epochs that were asked for."""
-        return _whole(_dict(self.config.get("trainer")).get("epochs"))
+        return _whole(as_dict(self.config.get("trainer")).get("epochs"))
 
     @cached_property
     def best(self) -> Best | None:
         """The best epoch; None without trainer.monitor."""
-        said = _dict(self.state.get("best"))
+        said = as_dict(self.state.get("best"))
         value, epoch, mode = finite(said.get("value")), _whole(said.get("epoch")), said.get("mode")
         if value is not None and epoch is not None and mode in ("min", "max") and not self._may_have_gone_on:
             return Best(str(said.get("metric")), str(mode), value, epoch)
-        mode, _, metric = str(_dict(self.config.get("trainer")).get("monitor")).partition(" ")
+        mode, _, metric = str(as_dict(self.config.get("trainer")).get("monitor")).partition(" ")
         values = [(finite(log.get(metric)), _whole(log.get("epoch"))) for log in self.epoch_log]
         known = [(value, epoch) for value, epoch in values if value is not None and epoch is not None]
         if mode not in ("min", "max") or not known:
@@ -117,19 +111,19 @@ class Run:
     @property
     def test_metrics(self) -> dict[str, Any]:
         """What test.py measured, by name."""
-        return _dict(self.test.get("metrics"))
+        return as_dict(self.test.get("metrics"))
 
     @property
     def git(self) -> dict[str, Any]:
         """Commit, branch, is_dirty of the code that the last process ran."""
-        return _dict(self.processes[-1].get("git")) if self.processes else {}
+        return as_dict(self.processes[-1].get("git")) if self.processes else {}
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
         return read_records(self.path)
 
-    @property
+    @cached_property
     def epoch_log(self) -> list[dict[str, Any]]:
         """The records of epochs."""
         return [record for record in self.records if record.get("kind") == "epoch"]
@@ -137,7 +131,7 @@ class Run:
     @property
     def is_for_debugging(self) -> bool:
         """Whether it trained on a few batches alone."""
-        trainer = _dict(self.config.get("trainer"))
+        trainer = as_dict(self.config.get("trainer"))
         return bool(trainer.get("limit_batches") or trainer.get("overfit_batches"))
 
     @property
@@ -152,80 +146,8 @@ def read_run(path: Path) -> Run:
         raise HistoryError(f"{path}: is a symbolic link{'' if path.exists() else ' to nowhere'}")
     if not path.is_dir():
         raise HistoryError(f"{path}: is {'not a directory' if path.exists() else 'missing'}")
-    status, config = _read_object(path / STATUS), _read_object(path / CONFIG)
+    status, config = read_object(path / STATUS), read_object(path / CONFIG)
     return Run(path, status, config, read_optional(path / TEST), read_processes(path))
-
-
-def read_records(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl that are whole: a run may be killed, or just now be writing, in one."""
-    try:
-        with _open_regular(run_dir / METRICS) as file:
-            return [record for line in file if (record := _record(line))]
-    except (OSError, HistoryError):
-        return []
-
-
-def read_processes(run_dir: Path) -> list[dict[str, Any]]:
-    """Return what environment.json says of each process that trained the run, the first one first."""
-    found = read_optional(run_dir / ENVIRONMENT).get("processes")
-    return [process for process in found if isinstance(process, dict)] if isinstance(found, list) else []
-
-
-def read_diff(run_dir: Path, process: dict[str, Any]) -> str:
-    """Return how the code of a process differed from its commit, at most 200 kB of it; "" where that is not known."""
-    name = str(_dict(process.get("git")).get("diff") or "")
-    path = run_dir / name
-    if not name or "/" in name or "\\" in name or path.is_symlink():
-        return ""
-    try:
-        with _open_regular(path) as file:
-            return file.read(MAX_DIFF_BYTES).decode(errors="replace")
-    except (OSError, HistoryError):
-        return ""
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises HistoryError with the reason where there is none."""
-    try:
-        with _open_regular(path) as file:
-            content = file.read(MAX_JSON_BYTES)
-        value = json.loads(content)
-    except FileNotFoundError:
-        raise HistoryError(f"{path}: is {'a link to nowhere' if path.is_symlink() else 'missing'}") from None
-    except OSError as error:
-        raise HistoryError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise HistoryError(f"{path}: is {'not valid JSON' if content.strip() else 'empty'}") from None
-    if not isinstance(value, dict):
-        raise HistoryError(f"{path}: is not a JSON object")
-    return value
-
-
-def _open_regular(path: Path) -> Any:
-    """Open a file; not a pipe, which may never end, nor a directory. Raises OSError, HistoryError."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        raise HistoryError(f"{path}: is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}")
-    return open(path, "rb")
-
-
-def read_optional(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; {} where there is none."""
-    try:
-        return _read_object(path)
-    except HistoryError:
-        return {}
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    try:
-        return _dict(json.loads(line))
-    except (ValueError, RecursionError):
-        return {}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _whole(value: Any) -> int | None:

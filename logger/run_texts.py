@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from history.run import read_diff, read_processes
+from history.files import read_diff, read_processes
 
 
 def code_and_environment(run_dir: Path, environment: Mapping[str, Any]) -> dict[str, str]:

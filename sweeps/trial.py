@@ -18,7 +18,7 @@ from base.monitor import Monitor
 from checkpoint.file import checkpoint_files
 from checkpoint.run_lock import is_held
 from checkpoint.run_status import STATUS_FILE, read_status
-from history.run import read_records
+from history.files import read_records
 from parse_config import ConfigParser
 from parse_config.named import Slots
 from sweeps.space import Parameter

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from history.run import read_records
+from history.files import read_records
 
 SEAL = re.compile(rb"sha256=[0-9a-f]{64} epoch=(\d{12}) step=(\d{12})")  # at the end of a checkpoint
 SEAL_BYTES = 7 + 64 + 7 + 12 + 6 + 12

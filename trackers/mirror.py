@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from history.run import read_optional, read_run
+from history.files import read_optional
+from history.run import read_run
 from trackers.lines import Line, covered_lines
 
 FOLDER = "trackers"  # in the run directory
