@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from checkpoint.environment import differences
-from sweeps.space import Parameter, text_of
+from sweeps.space import Parameter, text_of, values_of
 from utils.errors import ConfigError, printable
 from utils.files import write_json
 
@@ -20,21 +19,11 @@ BEST_FILE, SEED_VALUES, ERROR = "best.json", "seed_values", "error"
 MAX_ROWS, MAX_CHANGES = 10, 3
 
 
-def mean(values: list[float]) -> float:
-    """Return what a point is worth: the mean over its seeds."""
-    return fmean(values)
-
-
-def best_trial(study: Study) -> FrozenTrial | None:
-    """Return the best trial that was trained to its end; of equal ones the first."""
+def ranked_trials(study: Study) -> list[FrozenTrial]:
+    """Return the trials that were trained to their end, the best first; of equal ones the first."""
     done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
     sign = -1 if study.direction.name == "MAXIMIZE" else 1
-    return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
-
-
-def values_of(trial: FrozenTrial, space: list[Parameter]) -> dict[str, Any]:
-    """Return the values of a finished trial by the paths of their keys."""
-    return {parameter.path: parameter.suggest(trial) for parameter in space if parameter.path in trial.params}  # type: ignore[arg-type]
+    return sorted(done, key=lambda trial: sign * (trial.value or 0.0))
 
 
 def write_best(directory: Path, config: dict[str, Any], trial: FrozenTrial, metric: str, seeds: list[int]) -> Path:
@@ -47,21 +36,16 @@ def write_best(directory: Path, config: dict[str, Any], trial: FrozenTrial, metr
 
 def table(study: Study, space: list[Parameter], metric: str) -> str:
     """Return the best trials, how many were pruned, and each that failed with its reason."""
-    trials = study.get_trials(deepcopy=False)
-    by_state = {
-        name: [trial for trial in trials if trial.state.name == name] for name in ("COMPLETE", "PRUNED", "FAIL")
-    }
-    sign = -1 if study.direction.name == "MAXIMIZE" else 1
-    best = sorted(by_state["COMPLETE"], key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    trials, best = study.get_trials(deepcopy=False), ranked_trials(study)
     rows = [("TRIAL", metric.upper(), "VALUES")]
     rows += [(f"{t.number}", f"{t.value:.6g}", text_of(values_of(t, space))) for t in best[:MAX_ROWS]]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     lines = [f"{number:>{widths[0]}}  {value:<{widths[1]}}  {text}" for number, value, text in rows]
-    rest = len(best) - MAX_ROWS
-    lines += [f"and {rest} more" if rest > 0 else ""] * (rest > 0)
-    if pruned := by_state["PRUNED"]:
-        lines.append(f"{len(pruned)} pruned: {', '.join(str(trial.number) for trial in pruned)}")
-    for trial in by_state["FAIL"]:
+    if len(best) > MAX_ROWS:
+        lines.append(f"and {len(best) - MAX_ROWS} more")
+    if pruned := [str(trial.number) for trial in trials if trial.state.name == "PRUNED"]:
+        lines.append(f"{len(pruned)} pruned: {', '.join(pruned)}")
+    for trial in (trial for trial in trials if trial.state.name == "FAIL"):
         lines.append(f"trial {trial.number} failed: {printable(trial.user_attrs.get(ERROR, ''), length=500)}")
         lines.append(f"    {text_of(values_of(trial, space))}")
     return "\n".join(lines)

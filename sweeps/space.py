@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from history.text import value_text
 from parse_config import ConfigParser
 from parse_config.config_file import read_config
 from parse_config.named import Slots
@@ -17,8 +18,9 @@ from utils.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.trial import FrozenTrial
 
-RANGE_KEYS, KEYS = ("low", "high", "log", "step"), ("low", "high", "log", "step", "choices")
+KEYS = ("low", "high", "log", "step", "choices")
 NOT_SWEPT = {
     "name": "the sweep's own directory is named by it",
     "trainer.save_dir": "the sweep's own directory lies in it",
@@ -39,7 +41,7 @@ class Parameter:
     step: float | None = None
     choices: tuple[Any, ...] = ()
 
-    def suggest(self, trial: Trial) -> Any:
+    def suggest(self, trial: Trial | FrozenTrial) -> Any:
         """Return the value of this key in `trial`; one that is drawn already stays."""
         if self.choices:
             texts = [_category(choice) for choice in self.choices]
@@ -158,12 +160,11 @@ def _problems(config: Mapping[str, Any], slots: Slots, values: dict[str, Any]) -
     return []
 
 
+def values_of(trial: Trial | FrozenTrial, space: Sequence[Parameter]) -> dict[str, Any]:
+    """Return the values that were drawn for a trial, by the paths of their keys."""
+    return {parameter.path: parameter.suggest(trial) for parameter in space if parameter.path in trial.params}
+
+
 def text_of(values: Mapping[str, Any]) -> str:
     """Return values by path as one writes them after --set."""
-    return ", ".join(_texts(values))
-
-
-def _texts(values: Mapping[str, Any]) -> Iterator[str]:
-    for path, value in values.items():
-        text = f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-        yield f"{path}={text}"
+    return ", ".join(f"{path}={value_text(value)}" for path, value in values.items())

@@ -6,7 +6,7 @@ import math
 import os
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,11 @@ def import_optuna() -> Any:
         raise ConfigError("sweeps need Optuna: pip install 'optuna>=5,<6'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def sweep_lock(directory: Path) -> AbstractContextManager[object]:
+    """Return the lock of a sweep as a whole, which is waited for: its trials, sweep.json and best.json."""
+    return file_lock(directory / FILES / "sweep.lock", on_wait=lambda: None)
 
 
 class JournalLock:
@@ -73,7 +78,7 @@ def open_study(directory: Path, direction: str) -> Study:
     (directory / FILES).mkdir(parents=True, exist_ok=True)
     journal.touch()
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))  # type: ignore[arg-type]
-    with file_lock(directory / FILES / "sweep.lock", on_wait=lambda: None):
+    with sweep_lock(directory):
         return optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
 
 
@@ -129,7 +134,7 @@ class Trials:
     def next(self) -> Iterator[Trial | None]:
         """Yield a trial, held by this process inside the context; None where all are done or others have them."""
         with ExitStack() as held:
-            with file_lock(self._lock("sweep"), on_wait=lambda: None):
+            with sweep_lock(self.directory):
                 trial = self._abandoned(held) or self._new(held)
             yield trial
 
@@ -148,7 +153,7 @@ class Trials:
         for trial in (trial for trial in self.trials() if trial.state == running):
             try:
                 with ExitStack() as stack:
-                    stack.enter_context(file_lock(self._lock(f"{trial.number:03d}"), f"pid {os.getpid()}\n"))
+                    stack.enter_context(self._lock(trial.number))
                     if self.trials()[trial.number].state == running:  # not finished just now
                         held.push(stack.pop_all())
                         self.study.sampler = self.points.sampler(trial.number)
@@ -159,11 +164,13 @@ class Trials:
 
     def _new(self, held: ExitStack) -> Trial | None:
         trials = self.trials()
-        waiting = any(trial.state.name == "WAITING" for trial in trials)  # whoever drew it was killed just then
+        waiting = [
+            trial.number for trial in trials if trial.state.name == "WAITING"
+        ]  # whoever drew it was killed
         if len(trials) >= self.points.num_trials and not waiting:
             return None
-        number = next((trial.number for trial in trials if trial.state.name == "WAITING"), len(trials))
-        held.enter_context(file_lock(self._lock(f"{number:03d}"), f"pid {os.getpid()}\n"))
+        number = waiting[0] if waiting else len(trials)
+        held.enter_context(self._lock(number))
         if self.points.grid and not waiting:
             self.study.enqueue_trial(self.points.grid[number])
         self.study.sampler = self.points.sampler(number)
@@ -175,5 +182,5 @@ class Trials:
             parameter.suggest(trial)
         return trial
 
-    def _lock(self, name: str) -> Path:
-        return self.directory / FILES / f"{name}.lock"
+    def _lock(self, number: int) -> AbstractContextManager[object]:
+        return file_lock(self.directory / FILES / f"{number:03d}.lock", f"pid {os.getpid()}\n")

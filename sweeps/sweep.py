@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from copy import deepcopy
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from parse_config import ConfigParser
-from sweeps.results import ERROR, SEED_VALUES, best_trial, check_same_sweep, mean, table, values_of, write_best
-from sweeps.space import check_space, read_space, text_of
-from sweeps.study import FILES, Points, Trials, import_optuna, make_pruner, open_study
+from sweeps.results import ERROR, SEED_VALUES, check_same_sweep, ranked_trials, table, write_best
+from sweeps.space import check_space, read_space, text_of, values_of
+from sweeps.study import FILES, Points, Trials, import_optuna, make_pruner, open_study, sweep_lock
 from sweeps.trial import Plan, TrialFailed, TrialPruned, run_trial
 from utils.errors import ConfigError, writing_to
-from utils.file_lock import file_lock
 from utils.files import read_json, write_json
 
 SWEEP_FILE = "sweep.json"
@@ -39,7 +40,7 @@ class Sweep:
         points = Points(space, cli.sampler, config["seed"], cli.num_trials or (1 if cli.report else None))
         self.given = config.config  # as best.json has it
         name = f"{config['name']}-{cli.sweep_name or where.stem}"
-        own = ConfigParser(json.loads(json.dumps(self.given)), modification={"name": name}, slots=config.slots)
+        own = ConfigParser(deepcopy(self.given), modification={"name": name}, slots=config.slots)
         seeds = [config["seed"] + i for i in range(cli.seeds)]
         self.plan = Plan(script, own.save_dir.parent, own.config, space, seeds, config.slots, **how)
         self.directory = self.plan.directory
@@ -66,7 +67,7 @@ class Sweep:
 
     def _run_one(self, trial: Any) -> None:
         state = import_optuna().trial.TrialState
-        print(f"trial {trial.number}: {text_of(self.plan.values_of(trial))}", flush=True)
+        print(f"trial {trial.number}: {text_of(values_of(trial, self.plan.space))}", flush=True)
         try:
             values = run_trial(self.plan, trial)
         except TrialPruned:
@@ -78,27 +79,27 @@ class Sweep:
             print(f"trial {trial.number}: failed: {error}", flush=True)
         else:
             trial.set_user_attr(SEED_VALUES, values)
-            self.study.tell(trial.number, mean(values))
-            best = best_trial(self.study)
-            so_far = f"; best so far {best.value:.6g}, trial {best.number}" if best else ""
-            print(f"trial {trial.number}: {self.metric} {mean(values):.6g}{so_far}", flush=True)
+            mean = fmean(values)
+            self.study.tell(trial.number, mean)
+            best = ranked_trials(self.study)[0]
+            so_far = f"best so far {best.value:.6g}, trial {best.number}"
+            print(f"trial {trial.number}: {self.metric} {mean:.6g}; {so_far}", flush=True)
             self._write_best()
 
     def _write_best(self) -> None:
-        with file_lock(self.directory / FILES / "sweep.lock", on_wait=lambda: None), writing_to(self.directory):
-            if best := best_trial(self.study):
-                values = values_of(best, self.plan.space)
-                config = self.plan.config_of(values, name=self.given["name"])
-                write_best(self.directory, config, best, self.metric, list(self.plan.seeds))
+        with sweep_lock(self.directory), writing_to(self.directory):
+            if trials := ranked_trials(self.study):
+                config = self.plan.config_of(trials[0], name=self.given["name"])
+                write_best(self.directory, config, trials[0], self.metric, self.plan.seeds)
 
     def _remember(self) -> None:
         """Write what the sweep is into its directory, or compare with what is there: all its trials are alike."""
         config = {key: value for key, value in self.given.items() if key not in ("device", "n_gpu")}
         space = [vars(parameter) | {"choices": list(parameter.choices)} for parameter in self.plan.space]
-        now = json.loads(json.dumps({"config": config, "space": space, "seeds": list(self.plan.seeds)}))
+        now = json.loads(json.dumps({"config": config, "space": space, "seeds": self.plan.seeds}))
         with writing_to(self.directory):
             (self.directory / FILES).mkdir(parents=True, exist_ok=True)
-            with file_lock(self.directory / FILES / "sweep.lock", on_wait=lambda: None):
+            with sweep_lock(self.directory):
                 if (self.directory / SWEEP_FILE).exists():
                     check_same_sweep(read_json(self.directory / SWEEP_FILE), now, self.directory)
                 else:

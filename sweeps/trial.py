@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from base.monitor import Monitor
 from checkpoint.file import checkpoint_files
@@ -21,7 +21,7 @@ from checkpoint.run_status import STATUS_FILE, read_status
 from history.files import read_records
 from parse_config import ConfigParser
 from parse_config.named import Slots
-from sweeps.space import Parameter
+from sweeps.space import Parameter, values_of
 from sweeps.study import FILES
 from utils.errors import CheckpointError, ConfigError, RunDirError
 from utils.files import write_json
@@ -29,22 +29,10 @@ from utils.signals import EXIT_CODES
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.trial import FrozenTrial
 
 CHILD = Path(__file__).with_name("child.py")
 LOOK_EVERY_S, GRACE_S, MAX_RESTARTS = 0.2, 120, 5
-
-
-class Process(Protocol):
-    """What trains a run: subprocess.Popen, as far as it is used."""
-
-    def poll(self) -> int | None:
-        """Return the exit code, negative where a signal killed it; None while it runs."""
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
 
 
 class TrialPruned(Exception):
@@ -55,7 +43,7 @@ class TrialFailed(Exception):
     """A run of the trial failed; the text says why."""
 
 
-def start_process(script: Path, args: Sequence[str], output: Path) -> Process:
+def start_process(script: Path, args: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
     """Start `script`, which ends when this process does. What it prints is appended to `output`."""
     command = [sys.executable, str(CHILD), str(script), *args]
     with open(output, "ab") as file:
@@ -71,9 +59,9 @@ class Plan:
     directory: Path  # of the sweep: the runs are in it
     config: dict[str, Any]  # whole and checked, with the name and save_dir that make `directory`
     space: list[Parameter]
-    seeds: Sequence[int]
+    seeds: list[int]
     slots: Slots
-    start: Callable[[Path, Sequence[str], Path], Process] = start_process
+    start: Callable[[Path, Sequence[str], Path], subprocess.Popen[bytes]] = start_process
 
     @property
     def device_args(self) -> list[str]:
@@ -84,14 +72,10 @@ class Plan:
         """Return the run directory of a trial with a seed."""
         return self.directory / f"{number:03d}-seed{seed}"
 
-    def config_of(self, values: dict[str, Any], **others: Any) -> dict[str, Any]:
-        """Return the whole config with `values` by their paths, and `others` at the top. Raises ConfigError."""
-        parser = ConfigParser({**json.loads(json.dumps(self.config)), **others}, modification=values, slots=self.slots)
-        return parser.config
-
-    def values_of(self, trial: Trial) -> dict[str, Any]:
-        """Return the values of the trial by the paths of their keys."""
-        return {parameter.path: parameter.suggest(trial) for parameter in self.space}
+    def config_of(self, trial: Trial | FrozenTrial, **others: Any) -> dict[str, Any]:
+        """Return the whole config with the trial's values, and `others` at the top. Raises ConfigError."""
+        values = values_of(trial, self.space)
+        return ConfigParser({**deepcopy(self.config), **others}, modification=values, slots=self.slots).config
 
 
 def run_trial(plan: Plan, trial: Trial) -> list[float]:
@@ -103,7 +87,7 @@ def run_trial(plan: Plan, trial: Trial) -> list[float]:
     for index, seed in enumerate(plan.seeds):
         run_dir = plan.run_dir(trial.number, seed)
         try:
-            config = plan.config_of(plan.values_of(trial), seed=seed)
+            config = plan.config_of(trial, seed=seed)
         except ConfigError as error:
             raise TrialFailed(str(error)) from None
         values.append(_trained(plan, trial, run_dir, config, first_step=index * config["trainer"]["epochs"]))
@@ -157,7 +141,7 @@ def _trained(plan: Plan, trial: Trial, run_dir: Path, config: dict[str, Any], fi
     raise AssertionError
 
 
-def _watched(process: Process, trial: Trial, run_dir: Path, spec: str, first_step: int) -> int:
+def _watched(process: subprocess.Popen[bytes], trial: Trial, run_dir: Path, spec: str, first_step: int) -> int:
     """Report each epoch until the run ends; return its exit code. Raises TrialPruned once it has been stopped."""
     try:
         while process.poll() is None:
@@ -170,9 +154,7 @@ def _watched(process: Process, trial: Trial, run_dir: Path, spec: str, first_ste
             time.sleep(LOOK_EVERY_S)
     finally:
         _stop(process)
-    code = process.poll()
-    assert code is not None
-    return code
+    return process.wait()
 
 
 def _reported(trial: Trial, run_dir: Path, spec: str, first_step: int) -> Iterator[int]:
@@ -184,17 +166,14 @@ def _reported(trial: Trial, run_dir: Path, spec: str, first_step: int) -> Iterat
             yield first_step + epoch
 
 
-def _stop(process: Process) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the process, which saves its run first; nothing where it has ended."""
-    if process.poll() is None:
-        process.terminate()
-        end = time.monotonic() + GRACE_S
-        while process.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
-        if process.poll() is None:
-            process.kill()
-            while process.poll() is None:
-                time.sleep(0.05)
+    process.terminate()
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_free(run_dir: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +37,17 @@ class Forked:
                 os.close(self._pipe)
         return self._code
 
+    def wait(self, timeout: float = float("inf")) -> int:
+        end = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("", timeout)
+            time.sleep(0.02)
+        return code
+
     def terminate(self) -> None:
-        os.kill(self._pid, signal.SIGTERM)
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGTERM)
 
     def kill(self) -> None:
         os.kill(self._pid, signal.SIGKILL)
