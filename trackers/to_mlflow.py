@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from history.differences import flatten
 from trackers.lines import Line
 from trackers.mirror import RunInfo
 
@@ -60,17 +61,7 @@ class Mirror:
         from mlflow.entities import Param
 
         known = self._client.get_run(self._id).data.params
-        params = [Param(key, str(value)[:MAX_VALUE]) for key, value in flatten(run.config).items() if key not in known]
+        values = {key: value for key, value in flatten(run.config).items() if key not in known and value != {}}
+        params = [Param(key, str(value)[:MAX_VALUE]) for key, value in values.items()]
         for start in range(0, len(params), MAX_PARAMS):
             self._client.log_batch(self._id, params=params[start : start + MAX_PARAMS])
-
-
-def flatten(config: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Return the leaves of a config by their dotted paths."""
-    leaves: dict[str, object] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            leaves |= flatten(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
