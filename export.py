@@ -33,6 +33,7 @@ from deploy import (
 )
 from parse_config import ConfigParser
 from prediction.loading import given_checkpoint, in_order, test_loader, trained_model
+from prediction.meaning import kind_of
 from slots import SLOTS
 from trainer.batch import run_batch
 from utils import DataError, exit_on_user_error
@@ -60,7 +61,7 @@ def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
         arch = config.init_ftn("arch")  # a class, or a function that returns a model
         about |= {"arch_module": arch.func.__module__, "arch_args": arch.keywords}
         about |= {key: value for key, value in exported._asdict().items() if key != "run"}
-        about |= about_outputs(config["loss"], about["outputs"], about["classes"])
+        about |= about_outputs(kind_of(config["loss"]), about["outputs"], about["classes"])
         about |= {"check": parity._asdict(), "config": config.config, "facts": config.facts}
         write_card(temp, about)
     logger.info(f"{folder}: {path.name}, epoch {about['epoch']}, as {name}")

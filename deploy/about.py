@@ -11,12 +11,12 @@ from history.run import read_run
 from history.text import HistoryError
 
 PROBABILITIES = {
-    **dict.fromkeys(("cross_entropy", "CrossEntropyLoss"), "softmax"),
-    **dict.fromkeys(("nll_loss", "NLLLoss"), "softmax"),  # of log-probabilities it is exp
-    **dict.fromkeys(("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"), "sigmoid"),
-    **dict.fromkeys(("BCELoss", "binary_cross_entropy"), "identity"),
+    "logits": "softmax",
+    "log-probabilities": "softmax",  # of log-probabilities it is exp
+    "binary-logits": "sigmoid",
+    "binary-probabilities": "identity",
 }
-"""What makes probabilities of outputs, by the loss that a model was trained with; with others outputs are values."""
+"""What makes probabilities of outputs, by their kind (see prediction/meaning.py); other outputs are values."""
 
 
 def about_run(checkpoint: Path) -> dict[str, Any]:
@@ -33,12 +33,12 @@ def about_run(checkpoint: Path) -> dict[str, Any]:
     return about | {"test": run.test, "git": run.git, "libraries": libraries or {}}
 
 
-def about_outputs(loss: Any, outputs: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> dict[str, Any]:
-    """Return what makes probabilities of the `outputs` of a model trained with `loss`, and the names of its classes.
+def about_outputs(kind: str, outputs: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> dict[str, Any]:
+    """Return what makes probabilities of the `outputs`, which are of a `kind`, and the names of their classes.
 
-    `loss` is a section of the config. Without names, classes are numbered.
+    Without names, classes are numbered.
     """
-    function = PROBABILITIES.get(loss["type"] if isinstance(loss, dict) else str(loss))
+    function = PROBABILITIES.get(kind)
     shape = outputs[0]["shape"]
     if classes is None and function == "softmax" and len(shape) == 2:
         classes = [str(i) for i in range(shape[1])]

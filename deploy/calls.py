@@ -32,12 +32,13 @@ class Call(NamedTuple):
 
 def calls_of(model: nn.Module, run: Callable[[Any], object], batches: Iterable[Any]) -> Iterator[Call]:
     """Yield how `model` is called when `run` gets each batch, which may make of it what it wants."""
+    calls: list[Call] = []
+
+    def record(_: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+        calls.append(Call(args, kwargs, outputs))
+
     for batch in batches:
-        calls: list[Call] = []
-
-        def record(_: nn.Module, args: Any, kwargs: Any, outputs: Any, into: list[Call] = calls) -> None:
-            into.append(Call(args, kwargs, outputs))
-
+        calls.clear()
         with model.register_forward_hook(record, with_kwargs=True), torch.no_grad():
             run(batch)
         if not calls:

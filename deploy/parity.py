@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -37,22 +36,29 @@ def check_parity(
     """
     sized = [of_size(model, first, size) for size in SIZES]
     scales = [_rms(output) for output in sized[-1].output_tensors()]
-    absolute, relative, num_batches, num_samples = 0.0, 0.0, -len(sized), -sum(SIZES)
-    for call in chain(sized, calls):
-        size = call.tensors()[0].shape[0]
-        try:
-            outputs = exported(call)
-        except Exception as error:  # of a runtime that takes other shapes than the model
-            raise ExportError(f"the exported model fails on {size} samples: {str(error).strip():.300}") from None
-        differences = _differences(outputs, call.output_tensors(), scales)
-        if not differences[1] <= tolerance:
-            raise ExportError(
-                f"the exported model is not the same: on {size} samples its outputs differ by {differences[0]:.3g}, "
-                f"relative {differences[1]:.3g}; allowed: {tolerance:g}"
-            )
-        absolute, relative = max(absolute, differences[0]), max(relative, differences[1])
-        num_batches, num_samples = num_batches + 1, num_samples + size
+    differences = [_checked(exported, call, scales, tolerance) for call in sized]
+    num_batches = num_samples = 0
+    for call in calls:
+        differences.append(_checked(exported, call, scales, tolerance))
+        num_batches, num_samples = num_batches + 1, num_samples + len(call.tensors()[0])
+    absolute, relative = map(max, zip(*differences))
     return Parity(absolute, relative, num_batches, num_samples)
+
+
+def _checked(exported: Reloaded, call: Call, scales: Sequence[float], tolerance: float) -> tuple[float, float]:
+    """Return the largest absolute and relative difference in a call. Raises ExportError above `tolerance`."""
+    size = len(call.tensors()[0])
+    try:
+        outputs = exported(call)
+    except Exception as error:  # of a runtime that takes other shapes than the model
+        raise ExportError(f"the exported model fails on {size} samples: {str(error).strip():.300}") from None
+    absolute, relative = _differences(outputs, call.output_tensors(), scales)
+    if not relative <= tolerance:
+        raise ExportError(
+            f"the exported model is not the same: on {size} samples its outputs differ by {absolute:.3g}, "
+            f"relative {relative:.3g}; allowed: {tolerance:g}"
+        )
+    return absolute, relative
 
 
 def _rms(output: Tensor) -> float:

@@ -164,9 +164,7 @@ class Trials:
 
     def _new(self, held: ExitStack) -> Trial | None:
         trials = self.trials()
-        waiting = [
-            trial.number for trial in trials if trial.state.name == "WAITING"
-        ]  # whoever drew it was killed
+        waiting = [trial.number for trial in trials if trial.state.name == "WAITING"]  # whoever drew it was killed
         if len(trials) >= self.points.num_trials and not waiting:
             return None
         number = waiting[0] if waiting else len(trials)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deploy import Call, Trained, calls_of, check_libraries, check_parity, export_model, new_folder
 from deploy.about import about_outputs
 from deploy.calls import argument_names, call_text, described_tensors, flattened, of_size
+from prediction import kind_of
 from utils import RunDirError
 from utils.errors import ExportError
 from utils.nested import tensors_of
@@ -170,7 +171,7 @@ def test_a_model_that_is_not_called_is_refused() -> None:
     ],
 )
 def test_the_loss_says_what_outputs_are(loss: Any, classes: list[str] | None, expected: tuple[Any, Any]) -> None:
-    said = about_outputs(loss, [{"shape": ["batch", 2]}], classes)
+    said = about_outputs(kind_of(loss), [{"shape": ["batch", 2]}], classes)
     assert (said["probabilities"], said["classes"]) == expected
 
 
