@@ -15,7 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from distributed import world_size
 from speed.levers import is_sharded
-from utils.rng import rng_state, set_rng_state
+from utils.rng import rng_kept
+from utils.weights import buffers_kept
 
 logger = logging.getLogger("board")
 
@@ -38,11 +39,8 @@ def add_graph(writer: SummaryWriter, model: nn.Module, run: Callable[[], Any], d
 def _arguments(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, ...]:
     """Return the positional arguments of the call of `model` in `run`."""
     calls: list[tuple[Any, ...]] = []
-    hook = model.register_forward_pre_hook(lambda _, args: calls.append(args))
-    try:
+    with model.register_forward_pre_hook(lambda _, args: calls.append(args)):
         run()
-    finally:
-        hook.remove()
     return calls[0]
 
 
@@ -50,17 +48,11 @@ def _arguments(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, ...]:
 def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Let a pass of the model in eval mode leave random state, mode and buffers as they are, and print nothing."""
     modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    state = rng_state(device)
     model.eval()
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with rng_kept(device), buffers_kept([model]), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        set_rng_state(state, device)

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from utils.errors import ConfigError
+from utils.nested import tensors_of
 
 # torch's operations: what they are called, and which argument is the whole of what is exchanged.
 KINDS = {
@@ -95,7 +95,7 @@ class Recorder(TorchDispatchMode):
         self._seconds += time.perf_counter() - started
         name = func.overloadpacket.__name__
         kind, whole = KINDS.get(name, (name.strip("_"), 0))
-        self._exchanges.append(Exchange(kind, sum(tensor.nbytes for tensor in _tensors(args[whole]))))
+        self._exchanges.append(Exchange(kind, sum(tensor.nbytes for tensor in tensors_of(args[whole]))))
         return result
 
 
@@ -116,8 +116,3 @@ def pretended(num_processes: int) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Return the tensors in nested lists."""
-    return [value] if isinstance(value, Tensor) else [tensor for part in value for tensor in _tensors(part)]

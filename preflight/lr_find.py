@@ -14,9 +14,10 @@ import torch
 
 from base.base_model import take_weights
 from distributed import world_size
-from utils import ConfigError, rng_state, set_rng_state
+from utils import ConfigError
 from utils.errors import writing_to
 from utils.files import write_json
+from utils.rng import rng_kept
 
 LOW, HIGH, NUM_STEPS = 1e-7, 10.0, 100
 SMOOTHING = 0.9  # of the losses, as an exponential mean
@@ -58,15 +59,14 @@ def _put_back(trainer: Any) -> Iterator[None]:
     """Put all parts of the trainer that have a state, and the random state, back afterwards."""
     parts = trainer._stateful()
     before = {name: deepcopy(part.state_dict()) for name, part in parts.items()}
-    random_state = rng_state(trainer.device)
     try:
-        yield
+        with rng_kept(trainer.device):
+            yield
     finally:
         for name, part in parts.items():
             part.load_state_dict(before[name])
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.watch.steps.clear()
-        set_rng_state(random_state, trainer.device)
 
 
 def _range_test(trainer: Any) -> tuple[list[float], list[float]]:

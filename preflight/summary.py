@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -37,11 +37,8 @@ def first_call(model: nn.Module) -> Iterator[list[Any]]:
         if not calls:
             calls.append((args, kwargs))
 
-    handle = model.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
+    with model.register_forward_pre_hook(keep, with_kwargs=True):
         yield calls
-    finally:
-        handle.remove()
 
 
 def summarize(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
@@ -54,19 +51,17 @@ def summarize(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         shapes.setdefault(module, describe(output))
 
-    handles = [module.register_forward_hook(keep) for module in model.modules()]
-    model.eval()
     has_fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operation of it is a whole layer, which torch does not count
-    try:
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), counter:
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.enter_context(module.register_forward_hook(keep))
+        stack.callback(model.train)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, has_fast_path)
+        model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)  # one operation of it is a whole layer; torch does not count it
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             model(*args, **kwargs)
-    finally:
-        model.train()
-        torch.backends.mha.set_fastpath_enabled(has_fast_path)
-        for handle in handles:
-            handle.remove()
     by_name = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     whole = _layer(type(model).__name__, model, type(model).__name__, shapes, by_name)
     for depth in range(MAX_DEPTH, 0, -1):

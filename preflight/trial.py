@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader
 
 from base import name_samples
 from preflight.shape_watch import ShapeWatch, own_line
-from utils import ConfigError, MetricTracker, NonFiniteError, UserError, rng_state, set_rng_state
+from utils import ConfigError, MetricTracker, NonFiniteError, UserError
 from utils.failures import is_out_of_memory
+from utils.rng import rng_kept
+from utils.weights import buffers_kept
 
 USUAL, SMALL = 7, 5  # samples: no usual dimension is of these sizes, which would be broadcast by chance
 
@@ -125,21 +127,13 @@ def _check_all_labels(watch: ShapeWatch, loader: DataLoader[Any]) -> None:
 @contextmanager
 def nothing_kept(trainer: Any) -> Iterator[None]:
     """Put the random state, and buffers and gradients of all the trainer's modules, back afterwards."""
-    holders = [value for value in vars(trainer).values() if isinstance(value, nn.Module)]
-    modules = [module for holder in holders for module in holder.modules()]
-    named = [(module, name, buffer) for module in modules for name, buffer in module.named_buffers(recurse=False)]
-    buffers = [(module, name, buffer, buffer.clone()) for module, name, buffer in named]
-    random_state = rng_state(trainer.device)
-    try:
-        yield
-    finally:
-        for parameter in (parameter for holder in holders for parameter in holder.parameters()):
-            parameter.grad = None
-        for module, name, buffer, value in buffers:
-            setattr(module, name, buffer)  # a model may have put another in its place
-            with torch.no_grad():
-                buffer.copy_(value)
-        set_rng_state(random_state, trainer.device)
+    modules = [value for value in vars(trainer).values() if isinstance(value, nn.Module)]
+    with rng_kept(trainer.device), buffers_kept(modules):
+        try:
+            yield
+        finally:
+            for parameter in (parameter for module in modules for parameter in module.parameters()):
+                parameter.grad = None
 
 
 def _where(error: Exception, sizes: list[int], is_training: bool) -> str:

@@ -78,6 +78,16 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+@contextmanager
+def rng_kept(device: torch.device) -> Iterator[None]:
+    """Put the state of every generator that `rng_state` has back afterwards."""
+    state = rng_state(device)
+    try:
+        yield
+    finally:
+        set_rng_state(state, device)
+
+
 def mix_seed(*parts: int) -> int:
     """Hash integers into one 63-bit seed: equal parts give equal seeds, near parts give unrelated ones.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -45,3 +47,18 @@ def load_weights(model: nn.Module, weights: dict[str, Any], where: str) -> None:
         model.load_state_dict(weights)
     except Exception as error:  # of a module's own, at what it alone knows, such as a state beside its tensors
         raise CheckpointError(f"{where}: does not fit the model: {printable(error)}") from None
+
+
+@contextmanager
+def buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the buffers of `modules`, and of all modules in them, back afterwards, with the values that they had."""
+    owners = [owner for module in modules for owner in module.modules()]
+    named = [(owner, name, buffer) for owner in owners for name, buffer in owner.named_buffers(recurse=False)]
+    before = [(owner, name, buffer, buffer.clone()) for owner, name, buffer in named]
+    try:
+        yield
+    finally:
+        for owner, name, buffer, value in before:
+            setattr(owner, name, buffer)  # a model may have put another in its place
+            with torch.no_grad():
+                buffer.copy_(value)
