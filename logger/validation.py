@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,15 +31,12 @@ class Sample(NamedTuple):
 
 def draw_validation(writer: SummaryWriter | None, step: int, sample: Sample, directory: Path | None) -> None:
     """Draw the figures of `sample` as images of `step`, and into `directory` where given. Raises OSError."""
-    outputs, targets, images = sample
-    if targets.ndim == 1:
-        known = (targets >= 0) & (targets < outputs.shape[1])  # others are ignored by the loss
-        sample = Sample(outputs[known], targets[known], images)
-    if len(sample.outputs) == 0:
+    outputs, targets = without_ignored(sample.outputs, sample.targets)
+    if len(outputs) == 0:
         return
     if directory is not None:
         directory.mkdir(exist_ok=True)
-    for name, image in _figures(sample):
+    for name, image in chain(output_figures(outputs, targets), _grids(sample.images)):
         data = png(image)
         if writer is not None:
             writer._get_file_writer().add_summary(picture(f"validation/{name}", image, data), step)
@@ -47,24 +45,31 @@ def draw_validation(writer: SummaryWriter | None, step: int, sample: Sample, dir
             temp.write_bytes(data)
             os.replace(temp, directory / f"{name}.png")
     if writer is not None and targets.ndim == 1 and outputs.shape[1] <= MAX_CURVES:
-        probabilities = softmax(sample.outputs)
+        probabilities = softmax(outputs)
         for index in range(outputs.shape[1]):
-            writer.add_pr_curve(f"precision_recall/{index}", sample.targets == index, probabilities[:, index], step)
+            writer.add_pr_curve(f"precision_recall/{index}", targets == index, probabilities[:, index], step)
 
 
-def _figures(sample: Sample) -> Iterator[tuple[str, Image.Image]]:
-    """Yield the figures by name."""
-    outputs, targets, images = sample
-    is_classifier = targets.ndim == 1
-    if not is_classifier:
+def without_ignored(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Return the samples of outputs and targets, as in `Sample`, whose class the model has: a loss ignores others."""
+    is_known = (targets >= 0) & (targets < outputs.shape[1]) if targets.ndim == 1 else slice(None)
+    return outputs[is_known], targets[is_known]
+
+
+def output_figures(outputs: Array, targets: Array) -> Iterator[tuple[str, Image.Image]]:
+    """Yield what there is to draw of outputs and targets, as in `Sample`, by name."""
+    if targets.ndim == 2:
         yield "predicted_vs_true", figures.predicted_against_true(outputs, targets)
         yield "residuals", figures.residuals(outputs, targets)
     elif outputs.shape[1] <= figures.MAX_CLASSES:
         counts = figures.confusion(outputs.argmax(axis=1), targets, outputs.shape[1])
         yield "confusion_matrix", figures.confusion_matrix(counts)
         yield "per_class", figures.class_bars(counts)
-    for name, (pixels, given, true) in images.items():
-        captions = _class_captions(given, true) if is_classifier else _value_captions(given, true)
+
+
+def _grids(images: dict[str, tuple[Array, Array, Array]]) -> Iterator[tuple[str, Image.Image]]:
+    for name, (pixels, outputs, targets) in images.items():
+        captions = _class_captions(outputs, targets) if targets.ndim == 1 else _value_captions(outputs, targets)
         yield name, figures.sample_grid(pixels, captions)
 
 

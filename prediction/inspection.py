@@ -14,9 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from base import Weight
-from logger import figures
 from logger.curves import bars, curves, ranking
-from logger.validation import softmax
+from logger.validation import output_figures, softmax, without_ignored
 from utils import ConfigError, to_device
 
 MAX_SAMPLES, MAX_COLUMNS, MAX_CLASSES = 10_000, 40, 10
@@ -146,20 +145,13 @@ def _seen(
 
 
 def _of_outputs(seen: Seen) -> Iterator[tuple[str, Image.Image]]:
-    outputs, targets = seen.outputs.float().cpu().numpy(), seen.targets.cpu().numpy()
+    outputs, targets = without_ignored(seen.outputs.float().cpu().numpy(), seen.targets.cpu().numpy())
+    yield from output_figures(outputs, targets)
     if targets.ndim == 2:
-        yield "predicted_vs_true", figures.predicted_against_true(outputs, targets)
-        yield "residuals", figures.residuals(outputs, targets)
         return
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
     num_classes = outputs.shape[1]
-    known = (targets >= 0) & (targets < num_classes)  # others are ignored by the loss
-    outputs, targets = outputs[known], targets[known]
-    if num_classes <= figures.MAX_CLASSES:
-        counts = figures.confusion(outputs.argmax(axis=1), targets, num_classes)
-        yield "confusion_matrix", figures.confusion_matrix(counts)
-        yield "per_class", figures.class_bars(counts)
     probabilities, roc, precision_recall = softmax(outputs), [], []
     for index in [1] if num_classes == 2 else range(min(num_classes, MAX_CLASSES)):
         is_class, scores = targets == index, probabilities[:, index]
