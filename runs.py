@@ -13,7 +13,7 @@ from typing import Any
 
 from history.compare import comparison
 from history.find import all_runs, find_run
-from history.prune import Doomed, delete, doomed_checkpoints, doomed_runs
+from history.prune import Deletion, checkpoints_to_delete, delete, runs_to_delete
 from history.report import write_report
 from history.run import Broken
 from history.table import filter_runs, run_records, runs_table, sort_runs
@@ -57,25 +57,25 @@ def prune(args: argparse.Namespace) -> None:
     if args.keep_best is None and args.older_than is None and not args.checkpoints:
         raise HistoryError("say what may go: --keep-best K, --older-than DAYS or --checkpoints", exit_code=2)
     runs, broken = all_runs(args.saved)
-    keep_best = 1 if args.keep_best is None else args.keep_best
-    is_about_runs = args.keep_best is not None or args.older_than is not None
-    doomed = doomed_runs(runs, keep_best, args.older_than) if is_about_runs else []
+    deletions = []
+    if args.keep_best is not None or args.older_than is not None:
+        deletions = runs_to_delete(runs, 1 if args.keep_best is None else args.keep_best, args.older_than)
     if args.checkpoints:
-        gone = {item.run.path for item in doomed}
-        doomed += doomed_checkpoints([run for run in runs if run.path not in gone])
-    rows = [[f"{item.run.path}{'/*.pth' * bool(item.files)}", size_text(item.size), item.reason] for item in doomed]
-    total = size_text(sum(item.size for item in doomed))
+        gone = {item.run.path for item in deletions}
+        deletions += checkpoints_to_delete([run for run in runs if run.path not in gone])
+    rows = [[f"{item.run.path}{'/*.pth' * bool(item.files)}", size_text(item.size), item.reason] for item in deletions]
     print(table_text(("DELETE", "SIZE", "WHY"), rows) if rows else f"nothing to delete in {args.saved}")
     _warn_of(broken)
     if args.yes:
-        _delete_all(doomed, args.saved)
+        _delete_all(deletions, args.saved)
     elif rows:
+        total = size_text(sum(item.size for item in deletions))
         print(f"{total} in all; nothing is deleted yet: add --yes")
 
 
-def _delete_all(doomed: list[Doomed], root: Path) -> None:
+def _delete_all(deletions: list[Deletion], root: Path) -> None:
     freed = 0
-    for item in doomed:
+    for item in deletions:
         size = item.size
         try:
             delete(item, root)

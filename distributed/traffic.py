@@ -28,8 +28,8 @@ KINDS = {
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9}
 
 
-class Exchange(NamedTuple):
-    """One collective operation: its kind, as in `KINDS`, and the bytes of what is reduced, or of all parts together."""
+class Collective(NamedTuple):
+    """A collective operation: its kind, as in `KINDS`, and the bytes of what is reduced, or of all parts together."""
 
     kind: str
     size: int
@@ -64,43 +64,43 @@ class Link(NamedTuple):
             raise ConfigError(f"--link-latency: {latency!r} is no time; give one such as 20us")
         return cls(bytes_per_s, float(match[1]) * UNITS[match[2]])
 
-    def seconds(self, exchanges: list[Exchange], num_processes: int) -> float:
-        """Return how long `exchanges` take, one after the other (alpha-beta model: latency, and bytes by speed)."""
-        num_messages = sum(exchange.num_messages(num_processes) for exchange in exchanges)
-        return sum(exchange.sent(num_processes) for exchange in exchanges) / self.speed + num_messages * self.latency
+    def seconds(self, collectives: list[Collective], num_processes: int) -> float:
+        """Return how long `collectives` take, one after the other (alpha-beta model: latency, and bytes by speed)."""
+        num_messages = sum(one.num_messages(num_processes) for one in collectives)
+        return sum(one.sent(num_processes) for one in collectives) / self.speed + num_messages * self.latency
 
 
 class Recorder(TorchDispatchMode):
-    """While it is entered, lists the exchanges of this process, and adds up the seconds that the calls take."""
+    """While it is entered, lists the collectives of this process, and adds up the seconds that the calls take."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._exchanges: list[Exchange] = []
+        self._collectives: list[Collective] = []
         self._seconds = 0.0
 
-    def taken(self) -> tuple[list[Exchange], float]:
-        """Return the exchanges since the last time, and the seconds that the calls took."""
-        taken = self._exchanges, self._seconds
-        self._exchanges, self._seconds = [], 0.0
-        return taken
+    def pop(self) -> tuple[list[Collective], float]:
+        """Return the collectives since the last time, and the seconds that the calls took."""
+        popped = self._collectives, self._seconds
+        self._collectives, self._seconds = [], 0.0
+        return popped
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call `func`, and note it where it is an exchange."""
-        if func.namespace != "c10d":
-            return func(*args, **(kwargs or {}))
+        """Call `func`, and note it where it is a collective."""
         started = time.perf_counter()
         result = func(*args, **(kwargs or {}))
+        if func.namespace != "c10d":
+            return result
         self._seconds += time.perf_counter() - started
         name = func.overloadpacket.__name__
         kind, whole = KINDS.get(name, (name.strip("_"), 0))
-        self._exchanges.append(Exchange(kind, sum(tensor.nbytes for tensor in tensors_of(args[whole]))))
+        self._collectives.append(Collective(kind, sum(tensor.nbytes for tensor in tensors_of(args[whole]))))
         return result
 
 
 @contextmanager
-def pretended(num_processes: int) -> Iterator[None]:
+def fake_processes(num_processes: int) -> Iterator[None]:
     """Be the first of `num_processes`, none of which exists: the others send what this one does, in no time.
 
     Raises ConfigError where torch is too old.

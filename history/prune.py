@@ -1,4 +1,4 @@
-"""Which runs and checkpoints may go, and deleting them."""
+"""Which runs and checkpoints to delete, and deleting them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAN_GO_ON = ("preempted", "killed")
 
 
 @dataclass(frozen=True)
-class Doomed:
+class Deletion:
     """A run to delete, or where `files` are given, those checkpoints of it."""
 
     run: Run
@@ -51,7 +51,7 @@ def best_runs(runs: Sequence[Run], count: int) -> set[Path]:
     return {path for values in ranked.values() for _, path in sorted(values)[:count]}
 
 
-def doomed_runs(runs: Sequence[Run], keep_best: int, older_than: float | None) -> list[Doomed]:
+def runs_to_delete(runs: Sequence[Run], keep_best: int, older_than: float | None) -> list[Deletion]:
     """Return the runs to delete: those that have ended, are not among the best of their name, and are old enough.
 
     `older_than` is in days. Without it, runs that can still go on stay, and so do the runs of a name none of which
@@ -59,45 +59,50 @@ def doomed_runs(runs: Sequence[Run], keep_best: int, older_than: float | None) -
     """
     kept = best_runs(runs, keep_best)
     ranked_names = {run.name for run in runs if run.path in kept}
-    doomed = []
+    deletions = []
     for run in runs:
         if older_than is None:
-            may_go, reason = run.status in ENDED and (run.name in ranked_names or not keep_best), "not among the best"
+            goes, reason = (
+                run.status in ENDED and (run.name in ranked_names or not keep_best),
+                "not among the best",
+            )
         else:
             age = datetime.now(timezone.utc) - run.updated if run.updated else timedelta(0)
-            may_go = run.status in ENDED + CAN_GO_ON and age > timedelta(days=older_than)
+            goes = run.status in ENDED + CAN_GO_ON and age > timedelta(days=older_than)
             reason = f"{age.days} days old"
-        if may_go and run.path not in kept:
-            doomed.append(Doomed(run, f"{run.status}, {reason}"))
-    return doomed
+        if goes and run.path not in kept:
+            deletions.append(Deletion(run, f"{run.status}, {reason}"))
+    return deletions
 
 
-def doomed_checkpoints(runs: Sequence[Run]) -> list[Doomed]:
+def checkpoints_to_delete(runs: Sequence[Run]) -> list[Deletion]:
     """Return for each run that has ended its checkpoints beside the best and the latest one; of sharded runs none."""
-    doomed = []
+    deletions = []
     for run in runs:
         files = tuple(sorted(path for path in run.path.iterdir() if CHECKPOINT.fullmatch(path.name) and path.is_file()))
         is_whole = (run.path / "latest.pth").is_file() and not any(run.path.glob("shards-*"))  # which files share
         if files and is_whole and run.status in ENDED:
-            doomed.append(Doomed(run, f"{len(files)} checkpoint{'s' * (len(files) > 1)} beside best and latest", files))
-    return doomed
+            deletions.append(
+                Deletion(run, f"{len(files)} checkpoint{'s' * (len(files) > 1)} beside best and latest", files)
+            )
+    return deletions
 
 
-def delete(doomed: Doomed, root: Path) -> None:
+def delete(deletion: Deletion, root: Path) -> None:
     """Delete a run under `root`, or its checkpoints. Follows no link.
 
     Raises HistoryError where it has changed, lies elsewhere, or another process holds it.
     """
-    path = doomed.run.path
+    path = deletion.run.path
     if not path.resolve().is_relative_to(root.resolve()) or path.absolute().parent.is_symlink():
         raise HistoryError(f"{path}: lies outside {root}; not deleted")
     try:
         with held(path) as is_ours:
-            if read_run(path).state != doomed.run.state or not is_ours:
+            if read_run(path).state != deletion.run.state or not is_ours:
                 raise HistoryError(f"{path}: changed or was resumed meanwhile; not deleted")
-            for file in doomed.files or sorted(path.glob("*.pth")):  # these first: what is interrupted stays a run
+            for file in deletion.files or sorted(path.glob("*.pth")):  # these first: what is interrupted stays a run
                 file.unlink()
-            if not doomed.files:
+            if not deletion.files:
                 shutil.rmtree(path)
     except OSError as error:
         raise HistoryError(f"{path}: cannot be deleted: {error.strerror or error}") from None

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from copy import deepcopy
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ import torch
 
 from base import BaseTrainer
 from distributed import world_size
-from distributed.traffic import Exchange, Link, Recorder, pretended
+from distributed.traffic import Collective, Link, Recorder, fake_processes
 from parse_config import ConfigParser
 from preflight.footprint import SavedForBackward, state_held
 from preflight.rehearsal import run_few_steps
@@ -34,9 +35,9 @@ TITLES = ("processes", "samples", "memory", "sent", "compute", "link", "a step",
 
 
 class Step(NamedTuple):
-    """A step that was made: what it exchanged, and the seconds that those calls took."""
+    """A step that was made: its collectives, and the seconds that those calls took."""
 
-    exchanges: list[Exchange]
+    collectives: list[Collective]
     calls_s: float
 
 
@@ -46,7 +47,7 @@ class Measured(NamedTuple):
     batch_size: int
     num_samples: int
     compute_s: float
-    exchanges: list[Exchange]
+    collectives: list[Collective]
     memory: dict[str, int]
 
 
@@ -61,7 +62,7 @@ def rehearse_as_if(config: ConfigParser, build_trainer: Callable[[ConfigParser],
     counts, link = config.as_if
     measured = []
     for count in counts:
-        with pretended(count):
+        with fake_processes(count):
             measured.append(_measured(build_trainer(deepcopy(config))))  # what "auto" resolves to may differ
         free_memory()
     try:
@@ -71,11 +72,13 @@ def rehearse_as_if(config: ConfigParser, build_trainer: Callable[[ConfigParser],
             raise
         alone_s = None
     lines, batch_size = _premises(link, alone_s), measured[0].batch_size
-    lines += _details(measured[0], counts[0]) if len(counts) == 1 else []
+    if len(counts) == 1:
+        lines += _details(measured[0], counts[0])
     if (most := max(counts)) > batch_size:
         lines.append(f"warning: a batch has {batch_size} samples, so {most - batch_size} of {most} processes have none")
-    rows = [_row(*pair, link, alone_s) for pair in zip(measured, counts)]
-    return [*lines, *_table([TITLES, *rows])]
+    rows = [TITLES, *(_row(of_count, count, link, alone_s) for of_count, count in zip(measured, counts))]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return lines + ["  ".join(map(str.rjust, row, widths)) for row in rows]
 
 
 def _measured(trainer: BaseTrainer) -> Measured:
@@ -87,7 +90,7 @@ def _measured(trainer: BaseTrainer) -> Measured:
         compute_s = max(0.0, _step_seconds(trainer) - step.calls_s)
     sampler = trainer.loop.loader.batch_sampler
     num_samples = sum(sampler.share.sizes(iter([sampler.batch_size]))) * trainer.options.grad_accum_steps
-    return Measured(sampler.batch_size, num_samples, compute_s, step.exchanges, memory)
+    return Measured(sampler.batch_size, num_samples, compute_s, step.collectives, memory)
 
 
 def observe(trainer: BaseTrainer) -> tuple[Step, dict[str, int]]:
@@ -104,7 +107,7 @@ def observe(trainer: BaseTrainer) -> tuple[Step, dict[str, int]]:
     recorder, saved, steps = Recorder(), SavedForBackward(), []
 
     def after_step(*_: Any) -> None:
-        steps.append(Step(*recorder.taken()))
+        steps.append(Step(*recorder.pop()))
 
     hook = trainer.optimizer.register_step_post_hook(after_step)
     run_few_steps(trainer, 2)  # warms up
@@ -115,8 +118,8 @@ def observe(trainer: BaseTrainer) -> tuple[Step, dict[str, int]]:
             stack.enter_context(saved.counted())
         run_few_steps(trainer, 4)
     hook.remove()
-    exchanges = steps[-1].exchanges
-    memory = state_held(trainer) | {"activations": saved.peak} | _exchange_memory(trainer, exchanges)
+    collectives = steps[-1].collectives
+    memory = state_held(trainer) | {"activations": saved.peak} | _collective_memory(trainer, collectives)
     return steps[-1]._replace(calls_s=min(step.calls_s for step in steps)), memory
 
 
@@ -141,16 +144,14 @@ def _step_seconds(trainer: BaseTrainer) -> float:
     return median(times)
 
 
-def _exchange_memory(trainer: BaseTrainer, exchanges: list[Exchange]) -> dict[str, int]:
+def _collective_memory(trainer: BaseTrainer, collectives: list[Collective]) -> dict[str, int]:
     """Return the bytes of what is sent or received at a time: buckets, a gathered block, or the vectors of slices."""
-    largest: dict[str, int] = {}
-    for kind, size in exchanges:
-        largest[kind] = max(size, largest.get(kind, 0))
     chosen = trainer.options.strategy
     if trainer.options.virtual_ranks is None and chosen.type != "fsdp":
-        buckets = sum(size for kind, size in exchanges if kind == "all-reduce")
+        buckets = sum(size for kind, size in collectives if kind == "all-reduce")
         return {"buckets": 0 if chosen.gradient_as_bucket_view else buckets}
     name = "gathered block" if chosen.type == "fsdp" else "vectors"
+    largest = dict(sorted(collectives, key=itemgetter(1)))  # size by kind
     return {name: sum(largest.values())}
 
 
@@ -169,23 +170,20 @@ def _premises(link: Link, alone_s: float | None) -> list[str]:
 def _details(measured: Measured, count: int) -> list[str]:
     """Return what one process holds and sends."""
     held = " + ".join(f"{name} {_size(size)}" for name, size in measured.memory.items() if size)
-    sent = [
-        f"{number} {exchange.kind} of {_size(exchange.size)}"
-        for exchange, number in Counter(measured.exchanges).items()
-    ]
+    sent = [f"{num} {kind} of {_size(size)}" for (kind, size), num in Counter(measured.collectives).items()]
     return [f"memory of each of {count} processes: {held}", f"exchanged in a step: {', '.join(sent) or 'nothing'}"]
 
 
 def _row(measured: Measured, count: int, link: Link, alone_s: float | None) -> tuple[str, ...]:
     """Return the line of `count` processes, as TITLES."""
-    link_s = link.seconds(measured.exchanges, count)
+    link_s = link.seconds(measured.collectives, count)
     together = measured.compute_s + link_s
     speedup = alone_s / together if alone_s is not None else None
     return (
         f"{count:,}",
         f"{measured.num_samples:,}",
         _size(sum(measured.memory.values())),
-        _size(sum(exchange.sent(count) for exchange in measured.exchanges)),
+        _size(sum(collective.sent(count) for collective in measured.collectives)),
         _ms(measured.compute_s),
         _ms(link_s),
         _ms(together),
@@ -193,12 +191,6 @@ def _row(measured: Measured, count: int, link: Link, alone_s: float | None) -> t
         "-" if speedup is None else f"{speedup:.2f}",
         "-" if speedup is None else f"{speedup / count:.1%}",
     )
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return the rows in columns, aligned on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
 
 
 def _ms(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -103,8 +103,8 @@ def _table(rows: list[tuple[str, Layer]]) -> list[str]:
         flops = _count(layer.flops) if layer.flops else ""
         cells.append((name, layer.kind, layer.shape, f"{layer.parameters:,}", flops))
     widths = [max(map(len, column)) for column in zip(*cells)]
-    justify: list[Callable[[str, int], str]] = [str.ljust, str.ljust, str.ljust, str.rjust, str.rjust]
-    lines = ["  ".join(put(c, w) for put, c, w in zip(justify, row, widths)).rstrip() for row in cells]
+    aligns = "<<<>>"
+    lines = ["  ".join(map("{:{}{}}".format, row, aligns, widths)).rstrip() for row in cells]
     return [*lines, f"… and {len(rows) - MAX_ROWS} more layers"] if len(rows) > MAX_ROWS else lines
 
 

@@ -15,7 +15,7 @@ import toy
 from distributed import rank, world_size
 from distributed.data_parallel import DataParallel
 from distributed.fsdp import shard
-from distributed.traffic import Exchange, Link, Recorder, pretended
+from distributed.traffic import Collective, Link, Recorder, fake_processes
 from helpers import write_given
 from parse_config import TrainerOptions
 from preflight.footprint import SavedForBackward, bytes_held
@@ -28,7 +28,7 @@ BYTES = 4  # of a float32
 def skip_without_group() -> None:
     """Skip the test where torch is too old to imagine processes."""
     try:
-        with pretended(1):
+        with fake_processes(1):
             pass
     except ConfigError as error:
         pytest.skip(str(error))
@@ -38,20 +38,22 @@ def skip_without_group() -> None:
 def num_processes(request: pytest.FixtureRequest) -> Iterator[int]:
     """Be the first of so many processes."""
     skip_without_group()
-    with pretended(request.param):
+    with fake_processes(request.param):
         assert (rank(), world_size()) == (0, request.param)
         yield request.param
 
 
 def test_a_ring_and_a_tree_send_what_textbooks_say() -> None:
-    assert Exchange("all-reduce", 800).sent(4) == 2 * 3 / 4 * 800
-    assert Exchange("all-gather", 800).sent(4) == Exchange("reduce-scatter", 800).sent(4) == 3 / 4 * 800
-    assert Exchange("broadcast", 800).sent(5) == 3 * 800
-    assert [Exchange(kind, 1).num_messages(8) for kind in ("all-reduce", "all-gather", "broadcast")] == [14, 7, 3]
-    assert all(Exchange(kind, 800).sent(1) == 0 for kind in ("all-reduce", "all-to-all", "broadcast"))
+    assert Collective("all-reduce", 800).sent(4) == 2 * 3 / 4 * 800
+    assert Collective("all-gather", 800).sent(4) == Collective("reduce-scatter", 800).sent(4) == 3 / 4 * 800
+    assert Collective("broadcast", 800).sent(5) == 3 * 800
+    assert [Collective(kind, 1).num_messages(8) for kind in ("all-reduce", "all-gather", "broadcast")] == [14, 7, 3]
+    assert all(Collective(kind, 800).sent(1) == 0 for kind in ("all-reduce", "all-to-all", "broadcast"))
     link = Link.parse("8kbit/s", "2ms")
     assert link == (1000.0, 0.002)
-    assert link.seconds([Exchange("all-reduce", 800), Exchange("all-gather", 800)], 4) == pytest.approx(1.8 + 9 * 0.002)
+    assert link.seconds([Collective("all-reduce", 800), Collective("all-gather", 800)], 4) == pytest.approx(
+        1.8 + 9 * 0.002
+    )
 
 
 def test_ddp_sends_and_holds_the_whole_model(num_processes: int) -> None:
@@ -64,10 +66,10 @@ def test_ddp_sends_and_holds_the_whole_model(num_processes: int) -> None:
         with recorder:
             model(torch.ones(2, 5)).sum().backward()
             strategy.end_step([torch.ones(())])
-        exchanges, _ = recorder.taken()
+        collectives, _ = recorder.pop()
         optimizer.step()
-    buffers = [Exchange("broadcast", 8 * BYTES)] * 2 + [Exchange("broadcast", 8)]
-    assert exchanges == [Exchange("all-reduce", num_weights * BYTES), *buffers]
+    buffers = [Collective("broadcast", 8 * BYTES)] * 2 + [Collective("broadcast", 8)]
+    assert collectives == [Collective("all-reduce", num_weights * BYTES), *buffers]
     assert bytes_held([parameter.grad for parameter in model.parameters()]) == num_weights * BYTES
     num_tensors = 6  # each with its own count of steps
     assert bytes_held(optimizer.state_dict()) == (2 * num_weights + num_tensors) * BYTES
@@ -85,8 +87,8 @@ def test_fsdp_gathers_block_by_block_and_holds_a_part(num_processes: int) -> Non
     first = (4 * 4096 + 4096) * BYTES  # 4096 rows: as many for each process
     rows = num_processes * -(-8 // num_processes)  # of the last layer's 8, padded so that all have equally many
     last = (4096 + 1) * rows * BYTES
-    gathers = [Exchange("all-gather", size) for size in (last, first, last, first)]  # again for the backward pass
-    assert recorder.taken()[0] == [*gathers, Exchange("reduce-scatter", last), Exchange("reduce-scatter", first)]
+    gathers = [Collective("all-gather", size) for size in (last, first, last, first)]  # again for the backward pass
+    assert recorder.pop()[0] == [*gathers, Collective("reduce-scatter", last), Collective("reduce-scatter", first)]
     held = bytes_held(model.state_dict())
     assert held == (first + last) // num_processes
     assert bytes_held(optimizer.state_dict()) == 2 * held + 4 * BYTES

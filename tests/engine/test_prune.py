@@ -12,7 +12,7 @@ import pytest
 
 import runs
 from history.find import all_runs
-from history.prune import Doomed, delete
+from history.prune import Deletion, delete
 from history.run import read_run
 from history.text import HistoryError
 from many_runs import BREAKAGES, make_run
@@ -88,8 +88,8 @@ def test_sizes_count_a_file_with_several_names_once(saved: Path) -> None:
         (path / name).unlink()
     os.link(path / "latest.pth", path / "checkpoint-epoch1.pth")
     whole = sum(file.stat().st_size for file in path.iterdir()) - 1000
-    assert Doomed(read_run(path), "").size == whole
-    assert Doomed(read_run(path), "", (path / "checkpoint-epoch1.pth",)).size == 0  # latest.pth has the same bytes
+    assert Deletion(read_run(path), "").size == whole
+    assert Deletion(read_run(path), "", (path / "checkpoint-epoch1.pth",)).size == 0  # latest.pth has the same bytes
 
 
 def test_no_link_is_followed_and_what_is_no_run_stays(saved: Path, tmp_path: Path) -> None:
@@ -109,21 +109,21 @@ def test_no_link_is_followed_and_what_is_no_run_stays(saved: Path, tmp_path: Pat
     assert kept <= files(saved)
     assert files(tmp_path / "outside") == before
     with pytest.raises(HistoryError, match="lies outside"):
-        delete(Doomed(read_run(outside), ""), saved)
+        delete(Deletion(read_run(outside), ""), saved)
     assert files(tmp_path / "outside") == before
 
 
 def test_a_run_that_was_resumed_meanwhile_stays(saved: Path) -> None:
     path = saved / "net" / "r0"
-    doomed = Doomed(read_run(path), "")
+    deletion = Deletion(read_run(path), "")
     code = "import sys, fcntl; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
     command = [sys.executable, "-c", code, str(path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         with pytest.raises(HistoryError, match="resumed meanwhile"):
-            delete(doomed, saved)
+            delete(deletion, saved)
         process.communicate(b"\n")
     assert (path / "latest.pth").exists()
-    delete(doomed, saved)
+    delete(deletion, saved)
     assert not path.exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distributed.traffic import pretended
+from distributed.traffic import fake_processes
 from example_runs import run_train
 from faults import small_config, write_config
 from helpers import write_given
@@ -30,7 +30,7 @@ def _imagined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip where torch is too old to imagine processes; measure as shortly as can be."""
     monkeypatch.setattr("preflight.as_if.MIN_S", 0.0)
     try:
-        with pretended(1):
+        with fake_processes(1):
             pass
     except ConfigError as error:
         pytest.skip(str(error))
@@ -44,7 +44,7 @@ def _observe_instead_of_main(out: Path) -> None:
     def main(config: Any) -> None:
         step, memory = observe(build_trainer(config))
         if is_main():
-            out.write_text(json.dumps([step.exchanges, memory]))
+            out.write_text(json.dumps([step.collectives, memory]))
 
     train.main = main
 
@@ -52,12 +52,12 @@ def _observe_instead_of_main(out: Path) -> None:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", pytest.param("virtual_ranks", marks=pytest.mark.slow)])
 def test_it_holds_and_exchanges_what_a_real_process_does(strategy: str, tmp_path: Path) -> None:
     path = write_config(small_config(tmp_path / "run", **CHANGES[strategy]))
-    with pretended(2):
+    with fake_processes(2):
         step, memory = observe(build_trainer(parse_args(["-c", path])))
     out = tmp_path / "out.json"
     assert finish_all(2, "-c", path, setup=partial(_observe_instead_of_main, out)) == [0, 0]
     exchanges, real = json.loads(out.read_text())
-    assert [tuple(exchange) for exchange in exchanges] == step.exchanges
+    assert [tuple(exchange) for exchange in exchanges] == step.collectives
     assert real == memory
     assert all(memory[name] for name in ("weights", "gradients", "optimizer", "activations"))
 
