@@ -13,6 +13,7 @@ from torch import Tensor
 from checkpoint.file import epoch_of, find_checkpoint, load_checkpoint
 from checkpoint.parts import MALFORMED, eval_weights
 from utils.errors import CheckpointError, printable
+from utils.nested import describe
 
 
 def best_checkpoints(run_dir: Path, num_best: int) -> list[Path]:
@@ -92,12 +93,6 @@ def _wide(value: Tensor) -> torch.dtype:
 
 def _differences(weights: dict[str, Any], others: dict[str, Any]) -> Iterator[str]:
     for name in sorted({*weights, *others}):
-        one, other = (_describe(state.get(name)) for state in (weights, others))
+        one, other = (describe(state[name]) if name in state else "missing" for state in (weights, others))
         if one != other:
             yield f"{printable(name)} is {other}, not {one}"
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return "missing" if value is None else type(value).__name__

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint.file import BEST, LATEST, PREVIOUS, checkpoint_files, is_whole, sealed_position
-from checkpoint.run_lock import LOCK_FILE, is_held, refuse_if_locked
+from checkpoint.run_lock import LOCK_FILE, refuse_if_locked
 from checkpoint.writer import link
+from history.alive import is_held
 from utils.errors import ConfigError, RunDirError, reading, writing_to
 from utils.file_lock import file_lock
 from utils.files import read_json

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from checkpoint.run_status import STATUS_FILE, read_status
+from history.alive import is_process
 from utils.errors import RunDirError, reading, writing_to
 from utils.file_lock import LockHeldError, file_lock
 
@@ -63,17 +64,6 @@ def locked(run_dir: Path) -> Iterator[Callable[[], None]]:
         yield check
 
 
-def is_held(run_dir: Path) -> bool:
-    """Whether another process holds the lock of `run_dir`. Raises RunDirError where that cannot be known."""
-    if not (run_dir / LOCK_FILE).is_file():
-        return False
-    try:
-        with writing_to(run_dir), file_lock(run_dir / LOCK_FILE):
-            return False
-    except LockHeldError:
-        return True
-
-
 def _check_files(run_dir: Path) -> None:
     """Raise RunDirError for a link, which leads elsewhere, or a FIFO or folder in a file's place."""
     with reading(run_dir, RunDirError):
@@ -94,12 +84,6 @@ def _refuse_if_alive(run_dir: Path) -> None:
     status = read_status(run_dir)
     pid, host = status.get("pid"), status.get("host")
     is_running = status.get("status") == "running" and host == socket.gethostname() and pid != os.getpid()
-    if os.name == "nt" or not is_running or not isinstance(pid, int) or (run_dir / LOCK_FILE).exists():
-        return
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return
-    except PermissionError:  # it is another user's
-        pass
-    raise RunDirError(f"{run_dir}: in use by pid {pid} on {host}, says its {STATUS_FILE}; its {LOCK_FILE} was deleted")
+    if is_running and not (run_dir / LOCK_FILE).exists() and is_process(pid):
+        what = f"says its {STATUS_FILE}; its {LOCK_FILE} was deleted"
+        raise RunDirError(f"{run_dir}: in use by pid {pid} on {host}, {what}")

@@ -25,38 +25,36 @@ class Parity(NamedTuple):
     num_samples: int
 
 
-def check_parity(
-    model: nn.Module, exported: Reloaded, calls: Iterable[Call], first: Sequence[Call], tolerance: float = TOLERANCE
-) -> Parity:
+def check_parity(model: nn.Module, exported: Reloaded, calls: Iterable[Call], first: Sequence[Call]) -> Parity:
     """Return how far `exported` is from `model` on all `calls`, and on batches of 1, 7 and 512 samples of `first`.
 
     Relative is |difference| / max(|output|, rms), where rms is the root mean square of that output over the 512
-    samples: an output near zero is rounded as its kind is. Raises ExportError above `tolerance`, or where shapes,
+    samples: an output near zero is rounded as its kind is. Raises ExportError above TOLERANCE, or where shapes,
     dtypes or NaNs differ.
     """
     sized = [of_size(model, first, size) for size in SIZES]
     scales = [_rms(output) for output in sized[-1].output_tensors()]
-    differences = [_checked(exported, call, scales, tolerance) for call in sized]
+    differences = [_checked(exported, call, scales) for call in sized]
     num_batches = num_samples = 0
     for call in calls:
-        differences.append(_checked(exported, call, scales, tolerance))
+        differences.append(_checked(exported, call, scales))
         num_batches, num_samples = num_batches + 1, num_samples + len(call.tensors()[0])
     absolute, relative = map(max, zip(*differences))
     return Parity(absolute, relative, num_batches, num_samples)
 
 
-def _checked(exported: Reloaded, call: Call, scales: Sequence[float], tolerance: float) -> tuple[float, float]:
-    """Return the largest absolute and relative difference in a call. Raises ExportError above `tolerance`."""
+def _checked(exported: Reloaded, call: Call, scales: Sequence[float]) -> tuple[float, float]:
+    """Return the largest absolute and relative difference in a call. Raises ExportError above TOLERANCE."""
     size = len(call.tensors()[0])
     try:
         outputs = exported(call)
     except Exception as error:  # of a runtime that takes other shapes than the model
         raise ExportError(f"the exported model fails on {size} samples: {str(error).strip():.300}") from None
     absolute, relative = _differences(outputs, call.output_tensors(), scales)
-    if not relative <= tolerance:
+    if not relative <= TOLERANCE:
         raise ExportError(
             f"the exported model is not the same: on {size} samples its outputs differ by {absolute:.3g}, "
-            f"relative {relative:.3g}; allowed: {tolerance:g}"
+            f"relative {relative:.3g}; allowed: {TOLERANCE:g}"
         )
     return absolute, relative
 

@@ -28,7 +28,7 @@ def is_alive(run_dir: Path, state: dict[str, Any]) -> bool | None:
     if pid == os.getpid():  # which must not open its own lock: closing a file drops all record locks on it
         return True
     held = is_held(run_dir)
-    return _is_process(pid) if held is None else held
+    return is_process(pid) if held is None else held
 
 
 def is_held(run_dir: Path) -> bool | None:
@@ -68,7 +68,8 @@ def held(run_dir: Path) -> Iterator[bool]:
         yield True
 
 
-def _is_process(pid: Any) -> bool:
+def is_process(pid: Any) -> bool:
+    """Whether a process of this number lives here, of whichever user; False on Windows, where Python cannot ask."""
     if os.name == "nt" or not isinstance(pid, int) or pid <= 0:  # on Windows os.kill ends the process
         return False
     try:

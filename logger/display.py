@@ -66,8 +66,7 @@ class _NotebookBar(_Bar):
 
 
 def _new_bar(is_shown: bool, desc: str, total: float, **options: Any) -> _Bar:
-    how: dict[str, Any] = {"desc": desc, "total": total, "leave": False, "mininterval": REDRAW_S, "miniters": 1}
-    how |= options
+    how = {"desc": desc, "total": total, "leave": False, "mininterval": REDRAW_S, "miniters": 1, **options}
     if in_notebook():
         return _NotebookBar(disable=not is_shown, file=io.StringIO(), ncols=100, ascii=False, **how)
     is_shown = is_shown and is_terminal(sys.stdout)
@@ -134,14 +133,11 @@ class Display:
 
     def follow(self, batches: Iterable[T], desc: str, num_batches: int | None) -> Iterator[T]:
         """Yield the batches of a validation, and show how many there were."""
-        with self._inner_bar(desc, num_batches or 0, 0) as bar:
-            for batch in batches:
-                yield batch
-                bar.update()
+        return _counted(batches, self._inner_bar(desc, num_batches or 0, 0))
 
     def _inner_bar(self, desc: str, total: int, initial: int) -> _Bar:
-        how: dict[str, Any] = {"initial": initial, "unit": "step", "position": 1, "bar_format": STEP_FORMAT}
-        self._inner = _new_bar(self._run is not None, desc, total, **how)
+        how = {"unit": "step", "position": 1, "bar_format": STEP_FORMAT}
+        self._inner = _new_bar(self._run is not None, desc, total, initial=initial, **how)
         return self._inner
 
     def end_epoch(self, epoch: int, note: str) -> None:
@@ -153,7 +149,11 @@ class Display:
 
 def follow(batches: Iterable[T], desc: str, num_batches: int) -> Iterator[T]:
     """Yield the batches, and show how many there were in a bar of their own."""
-    with _new_bar(True, desc, num_batches, bar_format=STEP_FORMAT) as bar:
+    return _counted(batches, _new_bar(True, desc, num_batches, bar_format=STEP_FORMAT))
+
+
+def _counted(batches: Iterable[T], bar: _Bar) -> Iterator[T]:
+    with bar:
         for batch in batches:
             yield batch
             bar.update()

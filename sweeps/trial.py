@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from base.monitor import Monitor
 from checkpoint.file import checkpoint_files
-from checkpoint.run_lock import is_held
 from checkpoint.run_status import STATUS_FILE, read_status
+from history.alive import is_held
 from history.files import read_records
 from parse_config import ConfigParser
 from parse_config.named import Slots

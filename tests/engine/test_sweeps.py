@@ -19,9 +19,9 @@ pytest.importorskip("optuna")
 
 import sweep
 import toy
-from checkpoint.run_lock import is_held
 from faults import exit_code, finish, start, wait_until, write_config
 from helpers import epochs_of, status_of
+from history.alive import is_held
 from sweeps.space import read_space
 from sweeps.study import open_study
 from toy_runs import small_config, train
