@@ -30,7 +30,7 @@ class _Reading(NamedTuple):
 
 
 class StepMeter:
-    """Reads the clock twice a step, and copies weights before a step that is logged; all else is done where it is."""
+    """Reads the clock twice a step, and copies weights before a step that is logged; the rest happens when it logs."""
 
     def __init__(self, trainer: BaseTrainer, log_every_steps: int) -> None:
         self._trainer = trainer

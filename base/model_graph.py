@@ -1,4 +1,4 @@
-"""The graph of a model, for TensorBoard: traced at the start of a run, whose bits it leaves as they are."""
+"""The graph of a model, for TensorBoard: traced at the start of a run, without changing its results."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ def batched(calls: Sequence[Call]) -> list[bool]:
     return [True, *(column == first for column in others)]
 
 
-def of_size(model: nn.Module, calls: Sequence[Call], size: int) -> Call:
-    """Return a call with `size` samples of `calls`, repeated where they are too few."""
+def resized_call(model: nn.Module, calls: Sequence[Call], size: int) -> Call:
+    """Return a call with `size` samples of `calls`, repeated where there are too few."""
     columns = zip(*(call.tensors() for call in calls))
     resized = []
     for is_batched, column in zip(batched(calls), columns):

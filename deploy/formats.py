@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deploy.calls import Call, call_text, described_tensors, dynamic_shapes, flattened, of_size
+from deploy.calls import Call, call_text, described_tensors, dynamic_shapes, flattened, resized_call
 from deploy.table_inputs import Table, column_inputs, columns_of, with_columns
 from utils.errors import ExportError
 from utils.nested import tensors_of
@@ -87,7 +87,7 @@ def check_libraries(name: str) -> None:
 
 
 def _program(model: nn.Module, calls: Sequence[Call]) -> torch.export.ExportedProgram:
-    example = of_size(model, calls, EXAMPLE_SIZE)
+    example = resized_call(model, calls, EXAMPLE_SIZE)
     shapes = dynamic_shapes(model, [example, *calls])
     return torch.export.export(model, example.args, example.kwargs, dynamic_shapes=shapes)
 

@@ -1,4 +1,4 @@
-"""The proof of an export: it gives the outputs of the model that it was made of."""
+"""The proof that an exported model gives the outputs of the model it was made from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deploy.calls import Call, of_size
+from deploy.calls import Call, resized_call
 from deploy.formats import Reloaded
 from utils.errors import ExportError
 
@@ -32,7 +32,7 @@ def check_parity(model: nn.Module, exported: Reloaded, calls: Iterable[Call], fi
     samples: an output near zero is rounded as its kind is. Raises ExportError above TOLERANCE, or where shapes,
     dtypes or NaNs differ.
     """
-    sized = [of_size(model, first, size) for size in SIZES]
+    sized = [resized_call(model, first, size) for size in SIZES]
     scales = [_rms(output) for output in sized[-1].output_tensors()]
     differences = [_checked(exported, call, scales) for call in sized]
     num_batches = num_samples = 0

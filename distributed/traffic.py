@@ -101,7 +101,7 @@ class Recorder(TorchDispatchMode):
 
 @contextmanager
 def fake_processes(num_processes: int) -> Iterator[None]:
-    """Be the first of `num_processes`, none of which exists: the others send what this one does, in no time.
+    """Be rank 0 of a fake process group of `num_processes`, whose others send what this one does, in no time.
 
     Raises ConfigError where torch is too old.
     """

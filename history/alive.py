@@ -1,4 +1,4 @@
-"""Whether the process of a run still lives."""
+"""Whether the process of a run is still alive."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LOCK = ".lock"
 
 
 def is_alive(run_dir: Path, state: dict[str, Any]) -> bool | None:
-    """Whether the process that status.json, `state`, names still trains; None on another host, which cannot be asked.
+    """Whether the process that status.json, `state`, names is still training; None if it is on another host.
 
-    The lock says so, since another process may have the number by now. Where it was deleted, the number must do.
+    The lock decides, as another process may have the same pid by now; the pid does only where the lock was deleted.
     """
     pid = state.get("pid")
     if state.get("host") != socket.gethostname():
@@ -55,7 +55,7 @@ def is_held(run_dir: Path) -> bool | None:
 
 @contextmanager
 def held(run_dir: Path) -> Iterator[bool]:
-    """Hold the lock of `run_dir`, so that no process resumes the run meanwhile; yield whether that could be had."""
+    """Hold the lock of `run_dir`, so that no process resumes the run meanwhile; yield whether it was free."""
     if fcntl is None or not (run_dir / LOCK).exists():  # Windows deletes no file that is open
         yield not is_held(run_dir)
         return
@@ -69,7 +69,7 @@ def held(run_dir: Path) -> Iterator[bool]:
 
 
 def is_process(pid: Any) -> bool:
-    """Whether a process of this number lives here, of whichever user; False on Windows, where Python cannot ask."""
+    """Whether a process of any user with this pid is alive here; False on Windows, where Python cannot ask."""
     if os.name == "nt" or not isinstance(pid, int) or pid <= 0:  # on Windows os.kill ends the process
         return False
     try:

@@ -13,7 +13,7 @@ NOT_METRICS = {"kind", "epoch", "global_step"}
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Return a name for each run that no other has: its name, or its id, or both; with its tag."""
+    """Return a unique label for each run: its name, its id or both, with its tag."""
     names, ids = [run.name for run in runs], [run.run_id for run in runs]
     both, paths = [f"{name}/{run_id}" for name, run_id in zip(names, ids)], [str(run.path) for run in runs]
     choices = (names, ids if len(set(names)) == 1 else both, paths)
@@ -22,15 +22,15 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of all values that the epochs gave, in their order."""
+    """Return the names of all values in the epoch logs, in their order."""
     names = dict.fromkeys(name for run in runs for log in run.epoch_log for name in log)
     return [name for name in names if name not in NOT_METRICS]
 
 
 def metric_rows(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
-    """Return for each run a row of its best epoch, as trainer.monitor says, and one of its last; one if it is the same.
+    """Return for each run a row for its best epoch and one for its last, or one row where they are the same.
 
-    A row is the run's name, which epoch it is, and the values of `metric_names`.
+    A row is the run's name, the epoch, and the values of `metric_names`.
     """
     metrics, rows = metric_names(runs), []
     for run, name in zip(runs, names):

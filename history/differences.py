@@ -30,7 +30,7 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def unusual(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return for each run its values that most of the runs do not have, by the shortest name that is clear."""
+    """Return for each run the values that most runs do not have, by the shortest unambiguous name."""
     found = differing(runs)
     names = short_names(list(found))
     differences: list[dict[str, Any]] = [{} for _ in runs]
@@ -44,7 +44,7 @@ def unusual(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return for each dotted path its shortest ending that no other has, such as "lr" of "optimizer.args.lr"."""
+    """Return for each dotted path its shortest unique ending, such as "lr" for "optimizer.args.lr"."""
     endings = Counter(ending for key in keys for ending in _endings(key))
     return {key: next((ending for ending in _endings(key) if endings[ending] == 1), key) for key in keys}
 

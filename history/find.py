@@ -1,4 +1,4 @@
-"""Where the runs are: all under a directory, or the one that a path, an id or a name means."""
+"""Finds runs: all under a directory, or the one that a path, an id or a name refers to."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def run_dirs(root: Path) -> Iterator[Path]:
 
 
 def find_run(text: str, root: Path) -> Run:
-    """Return the run that `text` means: a path, NAME/ID or ID under `root`, or a name, of which it is the newest run.
+    """Return the run that `text` refers to: a path, NAME/ID or ID under `root`, or a name, which means its newest run.
 
-    Raises HistoryError where there is none, or an ID is of several.
+    Raises HistoryError where there is none, or where several runs have the id.
     """
     if text and Path(text).is_dir() and _looks_like_a_run(Path(text)):
         return read_run(Path(text))

@@ -17,7 +17,7 @@ from history.text import HistoryError
 
 CHECKPOINT = re.compile(r"checkpoint-epoch[1-9]\d*\.pth|previous\.pth")  # never latest.pth or model_best.pth
 ENDED = ("completed", "early_stopped", "failed", "pruned")
-CAN_GO_ON = ("preempted", "killed")
+RESUMABLE = ("preempted", "killed")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def runs_to_delete(runs: Sequence[Run], keep_best: int, older_than: float | None
             )
         else:
             age = datetime.now(timezone.utc) - run.updated if run.updated else timedelta(0)
-            goes = run.status in ENDED + CAN_GO_ON and age > timedelta(days=older_than)
+            goes = run.status in ENDED + RESUMABLE and age > timedelta(days=older_than)
             reason = f"{age.days} days old"
         if goes and run.path not in kept:
             deletions.append(Deletion(run, f"{run.status}, {reason}"))

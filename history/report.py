@@ -1,4 +1,4 @@
-"""A page of one run or several, in one file that asks nothing of any other place."""
+"""A page of one run or several: one HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def report_page(runs: Sequence[Run]) -> str:
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str], found: list[dict[str, Any]]) -> list[Html]:
-    """Return the legend, and a place for each chart, whose values are in a table for those who cannot see it."""
+    """Return the legend and a place for each chart, with a description for those who cannot see it."""
     if not found:
         return [Html("<p>No epoch has ended yet.</p>")]
     used = {trace["color"] for chart in found for trace in chart["traces"]}
@@ -93,7 +93,7 @@ def _details(run: Run, level: int = 2) -> list[Html]:
 
 
 def _description(chart: dict[str, Any]) -> str:
-    """Return for those who cannot see a chart where its first curves begin and end."""
+    """Return where the first curves of a chart begin and end, for those who cannot see it."""
     texts = [chart["title"]]
     for trace in chart["traces"][::-1][:MAX_DESCRIBED]:
         known = [value for value in trace["y"] if value is not None]

@@ -16,7 +16,7 @@ MAX_ROWS = 200
 
 
 def summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
-    """Return the table of what each run is and gave; a row for each fact where there is one run."""
+    """Return a table of the main facts of each run; of a single run, with a row for each fact."""
     header = ("Run", "Tag", "Status", "Epoch", "Best", "Test", "Time", "Started", "Commit")
     rows = [(name, *_facts(run)) for run, name in zip(runs, names)]
     used = [i for i in range(len(header)) if any(row[i] for row in rows)]
@@ -65,7 +65,7 @@ def environment_table(run: Run) -> Html:
 
 
 def git_tables(run: Run) -> list[Html]:
-    """Return which commit each process ran, and what was changed since; nothing where git did not know."""
+    """Return which commit each process ran and what had changed since; nothing without git."""
     known = [(i, process["git"]) for i, process in enumerate(run.processes) if isinstance(process.get("git"), dict)]
     if not known:
         return []

@@ -51,7 +51,7 @@ class Run:
 
     @property
     def tag(self) -> str:
-        """What --tag said."""
+        """The value of --tag."""
         return str(self.config.get("tag") or "")
 
     @cached_property
@@ -64,8 +64,8 @@ class Run:
 
     @property
     def epoch(self) -> int | None:
-        """The last epoch that was trained in."""
-        if self._may_have_gone_on and self.epoch_log:
+        """The last epoch that was trained."""
+        if self._metrics_may_be_newer and self.epoch_log:
             return _whole(self.epoch_log[-1].get("epoch"))
         if "epoch" in self.state:
             return _whole(self.state["epoch"])
@@ -75,7 +75,7 @@ class Run:
 
     @property
     def epochs(self) -> int | None:
-        """The number of epochs that were asked for."""
+        """The configured number of epochs."""
         return _whole(as_dict(self.config.get("trainer")).get("epochs"))
 
     @cached_property
@@ -83,7 +83,7 @@ class Run:
         """The best epoch; None without trainer.monitor."""
         said = as_dict(self.state.get("best"))
         value, epoch, mode = finite(said.get("value")), _whole(said.get("epoch")), said.get("mode")
-        if value is not None and epoch is not None and mode in ("min", "max") and not self._may_have_gone_on:
+        if value is not None and epoch is not None and mode in ("min", "max") and not self._metrics_may_be_newer:
             return Best(str(said.get("metric")), str(mode), value, epoch)
         mode, _, metric = str(as_dict(self.config.get("trainer")).get("monitor")).partition(" ")
         values = [(finite(log.get(metric)), _whole(log.get("epoch"))) for log in self.epoch_log]
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """How long its processes ran, together."""
+        """The time that its processes took in all."""
         return finite(self.state.get("seconds"))
 
     @property
@@ -135,7 +135,7 @@ class Run:
         return bool(trainer.get("limit_batches") or trainer.get("overfit_batches"))
 
     @property
-    def _may_have_gone_on(self) -> bool:
+    def _metrics_may_be_newer(self) -> bool:
         """Whether metrics.jsonl may know more than status.json, which is written with each checkpoint."""
         return self.state.get("status") == "running" or "best" not in self.state
 

@@ -1,4 +1,4 @@
-"""The paper that figures are drawn on: title, axes with round numbers, colours; and the PNG that they become."""
+"""The canvas of figures: title, axes with round numbers, colours; and its PNG."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class _Bar(tqdm):
         return super().display(msg, pos)
 
     def move_run(self) -> None:
-        """Let the bar of the run be where this one is."""
+        """Advance the bar of the run to where this one is."""
         if self.run is not None:
             self.run.n = self.first + self.n / (self.total or 1)
 

@@ -20,7 +20,7 @@ logger = logging.getLogger("run_log")
 
 
 class EventFile:
-    """Stands in for tensorboard's EventFileWriter, which opens its file by name for each event and prints tracebacks.
+    """Replaces tensorboard's EventFileWriter, which opens its file by name for each event and prints tracebacks.
 
     TensorBoard reads the files of a directory in the order of the times in their names. This one's time is later than
     every other's there, even where the clock was set back or two processes began in one second.

@@ -100,5 +100,5 @@ class Meaning(NamedTuple):
 
 
 def kind_of(loss: Any) -> Kind:
-    """Return what the outputs of a model are that was trained with a loss, the section of a config."""
+    """Return the kind of the outputs of a model that was trained with `loss`, a section of the config."""
     return KIND_OF_LOSS.get(loss["type"] if isinstance(loss, dict) else str(loss), "values")

@@ -1,6 +1,6 @@
-"""A rehearsal as if there were N processes: what each would hold, send and take, before any of them is rented.
+"""A rehearsal of N processes: the memory, traffic and time that each would take, before any of them is rented.
 
-The first of N processes trains a few steps here, on its own share of each batch, in a group where nobody else is. What
+The first of N processes trains a few steps here, on its own share of each batch, in a fake process group. What
 it holds and how long it computes is measured, what it sends is recorded; only the time on the link is computed.
 """
 
@@ -156,7 +156,7 @@ def _collective_memory(trainer: BaseTrainer, collectives: list[Collective]) -> d
 
 
 def _premises(link: Link, alone_s: float | None) -> list[str]:
-    """Return what the figures are true for."""
+    """Return the assumptions behind the figures."""
     alone = "does not fit into memory here" if alone_s is None else f"takes {_ms(alone_s)}"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, threads: {torch.get_num_threads()}"
     return [

@@ -1,6 +1,6 @@
-"""Runs a script, and stops it as SIGTERM does once whoever started it is gone: python sweeps/child.py train.py ARGS.
+"""Runs a script, and sends it SIGTERM once its parent process is gone: python sweeps/child.py train.py ARGS.
 
-A sweep that is killed leaves no run behind that trains on: the run saves, and is resumed with the sweep.
+So a killed sweep leaves no run training: the run saves, and is resumed with the sweep.
 """
 
 from __future__ import annotations

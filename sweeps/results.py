@@ -52,7 +52,7 @@ def table(study: Study, space: list[Parameter], metric: str) -> str:
 
 
 def check_same_sweep(saved: dict[str, Any], now: Mapping[str, Any], where: Path) -> None:
-    """Raise ConfigError where a sweep is joined with another config, space or number of seeds than it began with."""
+    """Raise ConfigError unless config, space and seeds are those that the sweep began with."""
     changed = list(differences(saved, dict(now)).values())
     if changed:
         more = f" (and {len(changed) - MAX_CHANGES} more)" if len(changed) > MAX_CHANGES else ""

@@ -1,4 +1,4 @@
-"""The trials of a sweep, in a journal that several processes share; which one trains which, whatever is killed."""
+"""The trials of a sweep, in a journal that several processes share, and which process trains which."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILES = ".sweep"  # in the sweep's directory: locks, and what each run was given
 
 
 def import_optuna() -> Any:
-    """Return the library, quiet. Raises ConfigError where it is not installed."""
+    """Return optuna, with quiet logging. Raises ConfigError where it is not installed."""
     try:
         import optuna
     except ImportError:
@@ -83,7 +83,7 @@ def open_study(directory: Path, direction: str) -> Study:
 
 
 def make_pruner(name: str, num_reports: int) -> Any:
-    """Return the pruner that `name` of PRUNERS means; a whole trial reports `num_reports` values."""
+    """Return the pruner called `name`, one of PRUNERS; a whole trial reports `num_reports` values."""
     pruners = import_optuna().pruners
     if name == "hyperband":
         return pruners.HyperbandPruner(min_resource=1, max_resource=num_reports)
@@ -91,7 +91,7 @@ def make_pruner(name: str, num_reports: int) -> Any:
 
 
 class Points:
-    """Where the trials of a sweep are: their number, and how each is drawn."""
+    """The points of a sweep: how many there are, and how each is drawn."""
 
     def __init__(self, space: Sequence[Parameter], sampler: str, seed: int, num_trials: int | None) -> None:
         """`num_trials` are those of the whole sweep; None, for a grid alone, means every point. Raises ConfigError."""
@@ -110,7 +110,7 @@ class Points:
         return samplers.TPESampler(seed=seed) if self._sampler == "tpe" else samplers.RandomSampler(seed=seed)
 
     def _shuffled_grid(self, space: Sequence[Parameter]) -> list[dict[str, Any]]:
-        """Return all points, shuffled, so that the first few of a large grid are everywhere in it."""
+        """Return all points in random order, so that the first few of a large grid cover it."""
         values = [parameter.grid() for parameter in space]
         if (size := math.prod(map(len, values))) > MAX_GRID:
             raise ConfigError(f"--sampler grid: {size:,} points; give fewer values, or sample at random")

@@ -1,4 +1,4 @@
-"""A sweep as one process takes part in it: a trial after the other, until all have a result."""
+"""One process's part in a sweep: it trains trial after trial until all have a result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.errors import ConfigError, writing_to
 from utils.files import read_json, write_json
 
 SWEEP_FILE = "sweep.json"
-LOOK_EVERY_S = 1.0  # whether another process has left a trial
+POLL_S = 1.0  # for a trial that another process has left
 
 
 class Sweep:
@@ -47,21 +47,21 @@ class Sweep:
         if cli.report and not self.directory.is_dir():
             raise ConfigError(f"{self.directory}: there is no such sweep to report on")
         if not cli.report:
-            self._remember()
+            self._write_or_check()
         mode, _, self.metric = self.spec.partition(" ")
         self.study = open_study(self.directory, "maximize" if mode == "max" else "minimize")
         self.study.pruner = make_pruner(cli.pruner, cli.seeds * config["trainer"]["epochs"])
         self.trials = Trials(self.study, self.directory, space, points)
 
     def run(self) -> None:
-        """Train trials until all of the sweep have a result, those of other processes too."""
+        """Train trials until all of the sweep have a result, including those of other processes."""
         print(f"sweep {self.directory}: {self.trials.points.num_trials} trials, to {self.spec}", flush=True)
         while not self.trials.are_done():
             with self.trials.next() as trial:
                 if trial is not None:
                     self._run_one(trial)
             if trial is None and not self.trials.are_done():
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(POLL_S)
         self._write_best()
         print(table(self.study, self.plan.space, self.metric))
 
@@ -92,8 +92,8 @@ class Sweep:
                 config = self.plan.config_of(trials[0], name=self.given["name"])
                 write_best(self.directory, config, trials[0], self.metric, self.plan.seeds)
 
-    def _remember(self) -> None:
-        """Write what the sweep is into its directory, or compare with what is there: all its trials are alike."""
+    def _write_or_check(self) -> None:
+        """Write what defines the sweep into its directory, or check that it matches what is there."""
         config = {key: value for key, value in self.given.items() if key not in ("device", "n_gpu")}
         space = [vars(parameter) | {"choices": list(parameter.choices)} for parameter in self.plan.space]
         now = json.loads(json.dumps({"config": config, "space": space, "seeds": self.plan.seeds}))

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 CHILD = Path(__file__).with_name("child.py")
-LOOK_EVERY_S, GRACE_S, MAX_RESTARTS = 0.2, 120, 5
+POLL_S, GRACE_S, MAX_RESTARTS = 0.2, 120, 5
 
 
 class TrialPruned(Exception):
-    """The trial is worse than others were at its age."""
+    """The trial is worse than others were after as many epochs."""
 
 
 class TrialFailed(Exception):
@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def device_args(self) -> list[str]:
-        """What gives a run this process's device, whichever it had before it was interrupted."""
+        """The arguments that give a run this process's device, whatever it had before an interruption."""
         return ["--set", f"device={self.config['device']}", "--set", f"n_gpu={self.config['n_gpu']}"]
 
     def run_dir(self, number: int, seed: int) -> Path:
@@ -151,7 +151,7 @@ def _watched(process: subprocess.Popen[bytes], trial: Trial, run_dir: Path, spec
                     if read_status(run_dir).get("status") == "preempted":  # and not completed just then
                         write_json({**read_status(run_dir), "status": "pruned"}, run_dir / STATUS_FILE)
                         raise TrialPruned
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_S)
     finally:
         _stop(process)
     return process.wait()
@@ -179,7 +179,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _wait_until_free(run_dir: Path) -> None:
     """Wait for a run whose sweep was killed: it notices, saves and ends."""
     while run_dir.is_dir() and is_held(run_dir):
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_S)
 
 
 def _move_away(run_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""One mirror of one run: it follows what checkpoints cover, and sends each line once, whatever is killed when."""
+"""Mirrors a run to a tracker: follows what its checkpoints cover, and sends each line once, whatever is killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_S = 1.0
 
 
 class RunInfo(NamedTuple):
-    """What is sent of a run beside its metrics, and all that is: no environment variables, no code, no diff."""
+    """All that is sent of a run beside its metrics: no environment variables, no code, no diff."""
 
     directory: Path
     project: str  # the config's `name`
@@ -39,7 +39,7 @@ class Tracker(Protocol):
         """Import the library and find the run there, or make it."""
 
     def num_held(self, num_marked: int) -> int:
-        """Return how many lines the tracker has; `num_marked` of them it has certainly."""
+        """Return how many lines the tracker has: at least `num_marked`."""
 
     def send(self, lines: list[Line]) -> None:
         """Send `lines`; return when a kill of this process cannot lose them."""
@@ -83,7 +83,7 @@ def _info(run_dir: Path) -> RunInfo:
 
 
 def write_mark(mark: Path, num_lines: int) -> None:
-    """Write down that so many lines were sent; replaced whole."""
+    """Record atomically that so many lines were sent."""
     temp = mark.with_suffix(".tmp")
     temp.write_text(json.dumps({"lines": num_lines}), encoding="utf-8")
     os.replace(temp, mark)

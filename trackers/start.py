@@ -1,4 +1,4 @@
-"""Starts the mirrors of a run beside its training, which they never hold up: each is a process with low priority."""
+"""Starts the mirrors of a run: processes of low priority, which never delay training."""
 
 from __future__ import annotations
 

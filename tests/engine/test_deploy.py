@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deploy import Call, Trained, calls_of, check_libraries, check_parity, export_model, new_folder
 from deploy.about import about_outputs
-from deploy.calls import argument_names, call_text, described_tensors, flattened, of_size
+from deploy.calls import argument_names, call_text, described_tensors, flattened, resized_call
 from prediction import kind_of
 from utils import RunDirError
 from utils.errors import ExportError
@@ -57,7 +57,7 @@ def test_calls_are_resized_and_described() -> None:
     model = Pair().eval()
     calls = pair_calls(model)
     assert argument_names(model, calls[0]) == ["batch_0", "batch_1", "table"]
-    resized = of_size(model, calls, 7)
+    resized = resized_call(model, calls, 7)
     assert [list(tensor.shape) for tensor in resized.tensors()] == [[7, 5, 3], [7], [2, 4]]
     assert resized.kwargs["scale"] == 2.0
     inputs, outputs = described_tensors(model, calls)
