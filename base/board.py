@@ -22,7 +22,7 @@ from logger.dashboard import hparam_summaries, hyperparameters, layout
 from logger.run_log import curve
 from logger.run_texts import code_and_environment, fenced
 from logger.validation import draw_validation
-from speed.levers import is_sharded
+from speed.levers import local_part
 from utils.nested import flatten, map_tensors
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ def _histograms(model: nn.Module) -> dict[str, Tensor]:
     for name, weight in model.named_parameters():
         for kind, tensor in (("weights", weight), ("gradients", weight.grad)):
             if tensor is not None:
-                own: Any = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-                found[f"{kind}/{name}"] = own.detach().to("cpu", torch.float32, copy=True)
+                found[f"{kind}/{name}"] = local_part(tensor).detach().to("cpu", torch.float32, copy=True)
     return found
 
 

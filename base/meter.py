@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from base.microbatch import Microbatch
-from speed.levers import is_sharded
+from speed.levers import local_part
 from utils.device import peak_memory
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class StepMeter:
         """Yield the weights that are trained, or the first rows of each where a copy of all would take much memory."""
         groups: list[dict[str, Any]] = self._trainer.optimizer.param_groups
         trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
-        own = [weight.to_local() if is_sharded(weight) else weight for weight in (p.detach() for p in trained)]
+        own = [local_part(weight.detach()) for weight in trained]
         share = min(MAX_WEIGHTS / max(sum(weight.numel() for weight in own), 1), 1.0)
         for weight in own:
             yield weight if share == 1 or weight.ndim == 0 else weight[: max(int(share * len(weight)), 1)]

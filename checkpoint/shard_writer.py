@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch import Tensor
 
 from checkpoint.shards import digest_of, remove_unnamed, split
 from checkpoint.writer import CheckpointWriter, check_finite
 from distributed import is_main, rank, world_size
-from speed import is_sharded
+from speed.levers import local_part
 from utils.errors import UserError
 from utils.files import fsync_dir
 from utils.nested import map_tensors
@@ -59,7 +58,7 @@ class ShardWriter(CheckpointWriter):
 
     def _begin(self, snapshot: dict[str, Any]) -> str:
         """Check this process's weights; the first one makes the unfinished directory, and returns its later name."""
-        for part in map_tensors(_own_part, snapshot).values():
+        for part in map_tensors(local_part, snapshot).values():
             check_finite(part, self.run_dir)
         if not is_main():
             return ""
@@ -84,11 +83,6 @@ class ShardWriter(CheckpointWriter):
             if isinstance(other, Exception):
                 raise other
         return outcomes
-
-
-def _own_part(tensor: Any) -> Tensor:
-    own: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
-    return own
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from history.run import read_run
-from history.text import HistoryError
+from history.files import TEST, as_dict, read_optional, read_processes
 
 PROBABILITIES = {
     "logits": "softmax",
@@ -24,13 +23,10 @@ def about_run(checkpoint: Path) -> dict[str, Any]:
 
     What it does not say is empty.
     """
-    about: dict[str, Any] = {"run": checkpoint.absolute().parent.name, "checkpoint": checkpoint.name}
-    try:
-        run = read_run(checkpoint.absolute().parent)
-    except HistoryError:  # a checkpoint alone
-        return about | {"test": {}, "git": {}, "libraries": {}}
-    libraries = run.processes[-1].get("libraries") if run.processes else None
-    return about | {"test": run.test, "git": run.git, "libraries": libraries or {}}
+    run_dir = checkpoint.absolute().parent
+    last = (read_processes(run_dir) or [{}])[-1]
+    about = {"run": run_dir.name, "checkpoint": checkpoint.name, "test": read_optional(run_dir / TEST)}
+    return about | {"git": as_dict(last.get("git")), "libraries": last.get("libraries") or {}}
 
 
 def about_outputs(kind: str, outputs: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Meaning(NamedTuple):
             return outputs.softmax(dim=1)
         if self.kind == "binary-logits":
             return outputs.sigmoid()
-        if self.kind.endswith("probabilities") and self.kind != "log-probabilities":
+        if self.kind in ("probabilities", "binary-probabilities"):
             return outputs
         probabilities = outputs.exp()
         if bool(((probabilities.sum(dim=1) - 1).abs() > TOLERANCE).any()):

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speed import is_sharded
+from speed.levers import local_part
 from utils.nested import map_tensors
 
 
 def bytes_held(state: Any) -> int:
     """Return the bytes of the tensors in `state`, nested; of a sharded one, those of this process's part."""
     sizes: list[int] = []
-    map_tensors(lambda tensor: sizes.append(_local(tensor).nbytes), state)
+    map_tensors(lambda tensor: sizes.append(local_part(tensor).nbytes), state)
     return sum(sizes)
 
 
@@ -56,7 +56,7 @@ class SavedForBackward:
 
         base = tensor if tensor._base is None else tensor._base
         if not isinstance(base, nn.Parameter):
-            storage = _local(tensor).untyped_storage()
+            storage = local_part(tensor).untyped_storage()
             address, size = storage.data_ptr(), storage.nbytes()
             self._num_users[address] += 1
             self._held += size * (self._num_users[address] == 1)
@@ -67,7 +67,3 @@ class SavedForBackward:
     def _free(self, address: int, size: int) -> None:
         self._num_users[address] -= 1
         self._held -= size * (self._num_users[address] == 0)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]

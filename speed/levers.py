@@ -125,6 +125,11 @@ def is_sharded(tensor: Tensor) -> bool:
     return type(tensor).__module__.startswith("torch.distributed.tensor")
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a sharded `tensor`; any other as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
 def _runs(optimizer: partial[Any], params: Sequence[Tensor]) -> bool:
     """Whether a step on stand-ins of `params` works; torch offers no other way to ask whether a fused kernel exists."""
     kinds = {(p.device, p.dtype, is_sharded(p)): p for p in params}

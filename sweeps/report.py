@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +44,17 @@ def write_report(directory: Path, study: Study, space: list[Parameter], metric: 
 
 def _figures(study: Study, metric: str) -> list[tuple[str, Any]]:
     """Return what Optuna draws of the trials, by title; without those that too few trials cannot give."""
-    from optuna import visualization
+    from optuna import visualization as plots
     from optuna.trial import TrialState
 
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not done:
         return []
-    figures = [
-        ("Best so far", visualization.plot_optimization_history(study, target_name=metric)),
-        ("All keys of each trial", visualization.plot_parallel_coordinate(study, target_name=metric)),
-        ("Each key by itself", visualization.plot_slice(study, target_name=metric)),
-    ]
+    drawn: dict[str, Callable[..., Any]] = {
+        "Best so far": plots.plot_optimization_history,
+        "All keys of each trial": plots.plot_parallel_coordinate,
+        "Each key by itself": plots.plot_slice,
+    }
     if len({trial.value for trial in done}) > 1:
-        figures.append(("Which keys matter", visualization.plot_param_importances(study, target_name=metric)))
-    return figures
+        drawn["Which keys matter"] = plots.plot_param_importances
+    return [(title, draw(study, target_name=metric)) for title, draw in drawn.items()]

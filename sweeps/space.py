@@ -60,10 +60,6 @@ class Parameter:
         step = self.step or 1
         return [self.low + i * step for i in range(int((self.high - self.low) / step + 1e-9) + 1)]
 
-    def corners(self) -> list[Any]:
-        """Return the values that the config's check is asked about."""
-        return list(self.choices) or [self.low, self.high]
-
 
 def _category(choice: Any) -> Any:
     """Return a choice as Optuna keeps it: a list or an object as its JSON text."""
@@ -143,7 +139,7 @@ def check_space(space: list[Parameter], config: Mapping[str, Any], slots: Slots,
     types = [[(p.path, choice) for choice in p.choices] for p in space if p.path.endswith(".type") and p.choices]
     problems: list[str] = []
     for parameter in space:
-        for value in parameter.corners():
+        for value in parameter.choices or (parameter.low, parameter.high):
             found = _problems(config, slots, {parameter.path: value})
             others = islice(product(*types), MAX_TYPES) if types and found else ()
             if found and all(_problems(config, slots, {**dict(other), parameter.path: value}) for other in others):

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,7 @@ class Points:
         return points
 
 
+@dataclass(frozen=True)
 class Trials:
     """Hands out the trials of a sweep: each to one process, until it has a result.
 
@@ -126,9 +128,10 @@ class Trials:
     that the trial is running: then the next process that asks gets the same trial.
     """
 
-    def __init__(self, study: Study, directory: Path, space: Sequence[Parameter], points: Points) -> None:
-        """`directory` is the sweep's."""
-        self.study, self.directory, self.space, self.points = study, directory, space, points
+    study: Study
+    directory: Path  # of the sweep
+    space: Sequence[Parameter]
+    points: Points
 
     @contextmanager
     def next(self) -> Iterator[Trial | None]:

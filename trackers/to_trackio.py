@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from trackers.lines import Line
 from trackers.mirror import RunInfo
 
+QUIET: dict[str, Any] = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
 LINE = "line"  # a metric that says which lines are there
 
 
@@ -33,15 +35,7 @@ class Mirror:
 
     def send(self, lines: list[Line]) -> None:
         """Send `lines`; only `finish` of trackio says that they have arrived."""
-        self._trackio.init(
-            project=self._run.project,
-            name=self._name,
-            config=self._run.config,
-            resume="allow",
-            embed=False,
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
+        self._trackio.init(self._run.project, name=self._name, config=self._run.config, resume="allow", **QUIET)
         for line in lines:
             self._trackio.log(line.values | {LINE: line.number}, step=line.global_step)
         self._trackio.finish()
