@@ -18,19 +18,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from checkpoint.file import BEST
-from deploy import (
-    FORMATS,
-    Trained,
-    about_data,
-    about_outputs,
-    about_run,
-    calls_of,
-    check_libraries,
-    check_parity,
-    export_model,
-    new_folder,
-    write_card,
-)
+from deploy.about import about_data, about_outputs, about_run
+from deploy.calls import calls_of
+from deploy.card import write_card
+from deploy.folder import new_folder
+from deploy.formats import FORMATS, Trained, check_libraries, export_model
+from deploy.parity import check_parity
 from parse_config import ConfigParser
 from prediction.loading import given_checkpoint, in_order, test_loader, trained_model
 from prediction.meaning import kind_of

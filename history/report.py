@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ from typing import Any
 from history.charts import MAX_POINTS, charts, legend
 from history.compare import labels
 from history.page import Html, document, folded, section
-from history.pictures import pictures
 from history.report_tables import comparison_tables, config_table, environment_table, git_tables, summary, values_table
 from history.run import Run
 from history.text import HistoryError, value_text
 
 MAX_DESCRIBED = 8
+PNG = b"\x89PNG\r\n\x1a\n"
+MAX_BYTES, MAX_PICTURES = 4 << 20, 50
 DRAW = Path(__file__).with_name("charts.js")
 # Whatever a run's files say, the browser loads nothing and sends nothing.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -81,7 +83,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str], found: list[dict[str, Any
 
 def _details(run: Run, level: int = 2) -> list[Html]:
     """Return what is known of one run beside its curves, under headings of `level`."""
-    shown, git = pictures(run), git_tables(run)
+    shown, git = _pictures(run), git_tables(run)
     parts = {
         "Values": [values_table(run)] if run.epoch_log else [],
         "Pictures": [shown] if shown else [],
@@ -90,6 +92,27 @@ def _details(run: Run, level: int = 2) -> list[Html]:
         "Git": git,
     }
     return [section(title, *content, level=level) for title, content in parts.items() if content]
+
+
+def _pictures(run: Run) -> Html | None:
+    """Return the PNG files of the run directory and of its folder figures/; None where there is none."""
+    files = [path for folder in (run.path, run.path / "figures") for path in sorted(folder.glob("*.png"))]
+    found = [picture for path in files[:MAX_PICTURES] if (picture := _picture(path))]
+    return Html('<div class="pictures">\n{}\n</div>').format(Html("\n").join(found)) if found else None
+
+
+def _picture(path: Path) -> Html | None:
+    """Return the picture with its name, which also describes it; None for a link, another format, or over 4 MiB."""
+    try:
+        if not path.is_file() or path.is_symlink() or os.path.getsize(path) > MAX_BYTES:
+            return None
+        data = path.read_bytes()
+    except OSError:
+        return None
+    title = path.stem.replace("_", " ").replace("-", " ")
+    code = base64.b64encode(data).decode()
+    text = '<figure><figcaption>{0}</figcaption><img alt="{0}" src="data:image/png;base64,{1}"></figure>'
+    return Html(text).format(title, code) if data.startswith(PNG) else None
 
 
 def _description(chart: dict[str, Any]) -> str:

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploy import Call, Trained, calls_of, check_libraries, check_parity, export_model, new_folder
 from deploy.about import about_outputs
-from deploy.calls import argument_names, call_text, described_tensors, flattened, resized_call
+from deploy.calls import Call, argument_names, call_text, calls_of, described_tensors, flattened, resized_call
+from deploy.folder import new_folder
+from deploy.formats import Trained, check_libraries, export_model
+from deploy.parity import check_parity
 from prediction import kind_of
 from utils import RunDirError
 from utils.errors import ExportError

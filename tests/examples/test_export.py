@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import export as export_script
-from deploy.calls import argument_names, calls_of, of_size
+from deploy.calls import argument_names, calls_of, resized_call
 from deploy.table_inputs import columns_of
 from example_runs import evaluate, train
 from helpers import ROOT, run_script
@@ -107,7 +107,7 @@ def test_every_config_exports(
     _, batches, _ = export_script.held_out(loaded.config)
     calls = list(calls_of(loaded.model, partial(run_batch, loaded.model, lambda *_: torch.tensor(0.0)), batches))
     for size in (1, 7, 512):  # what the card says runs on real inputs, also of texts
-        call = of_size(loaded.model, calls, size)
+        call = resized_call(loaded.model, calls, size)
         inputs: dict[str, Any] = dict(zip(argument_names(loaded.model, call), call.tensors()))
         if name == "onnx":
             inputs = {key: value.numpy() for key, value in inputs.items()}
