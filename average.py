@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from base import counted
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         logger.info(f"averaging {path}")
     checkpoint = average_checkpoints(paths)
     model = trained_model(config, checkpoint, paths[0], torch.device("cpu"))
-    if any(has_running_statistics(module) for module in model.modules()):
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
         logger.info("measuring the statistics of BatchNorm on the training data")
         measure_batch_norm(model, config)
         checkpoint["model"] = {name: value.cpu() for name, value in model.state_dict().items()}
@@ -50,11 +51,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
         write_atomic(output, serialise(checkpoint))
     logger.info(f"wrote {output}; python test.py -r {output}{'' if output.parent == paths[0].parent else ' -c CONFIG'}")
     return output
-
-
-def has_running_statistics(module: nn.Module) -> bool:
-    """Whether a layer keeps a mean and a variance that weights which were averaged do not have."""
-    return getattr(module, "track_running_stats", False) and getattr(module, "running_mean", None) is not None
 
 
 def measure_batch_norm(model: nn.Module, config: ConfigParser) -> None:

@@ -18,9 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from base.model_graph import add_graph
 from base.predictions import Predictions, images_of
-from logger.dashboard import hparam_summaries, hyperparameters, layout
+from logger.dashboard import code_and_environment, fenced, hparam_summaries, hyperparameters, layout
 from logger.run_log import curve
-from logger.run_texts import code_and_environment, fenced
 from logger.validation import draw_validation
 from speed.levers import local_part
 from utils.nested import flatten, map_tensors

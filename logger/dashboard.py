@@ -1,14 +1,17 @@
-"""What TensorBoard's pages Custom Scalars and HParams show of a run."""
+"""What TensorBoard's pages Custom Scalars, HParams and Text show of a run."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
+
+from history.files import read_diff, read_processes
 
 MAX_TEXT = 250  # characters of a hyperparameter
 NOT_COMPARED = re.compile(
@@ -63,3 +66,18 @@ def hparam_summaries(values: dict[str, float | str | bool], tags: Iterable[str])
     """
     experiment, start, end = hparams(values, dict.fromkeys(tags, 0.0))
     return experiment, start, end
+
+
+def code_and_environment(run_dir: Path, environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return as Markdown what this process runs on, and where it is recorded, how its code differs from the commit."""
+    processes = read_processes(run_dir)
+    process = processes[-1] if processes else dict(environment)
+    texts = {"environment": fenced(json.dumps(process, indent=4, default=str), "json")}
+    if diff := read_diff(run_dir, process):
+        texts["git_diff"] = fenced(diff, "diff")
+    return texts
+
+
+def fenced(text: str, language: str) -> str:
+    """Return `text` as a block of code."""
+    return f"```{language}\n{text.replace('```', '` ` `')}\n```"

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from base.model_graph import add_graph
 from logger import TensorboardWriter
-from logger.dashboard import hyperparameters
-from logger.run_texts import code_and_environment
+from logger.dashboard import code_and_environment, hyperparameters
 
 RECORD = {"host": "one", "git": {"commit": "abc", "diff": "git.diff"}}
 
