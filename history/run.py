@@ -34,25 +34,18 @@ class Run:
     """A run. What a file does not say, or says wrongly, is None or empty."""
 
     path: Path
+    name: str  # of the config, and so of the directory that the run lies in
+    run_id: str  # the name of the run directory
+    tag: str
     state: dict[str, Any]  # status.json
     config: dict[str, Any]
-    test: dict[str, Any]
+    trainer: dict[str, Any]  # that section of the config
+    started: datetime | None  # its first process
+    updated: datetime | None  # status.json
+    seconds: float | None  # that its processes took in all
+    test_metrics: dict[str, Any]  # of test.json
     processes: list[dict[str, Any]]  # of environment.json, the first one first
-
-    @property
-    def name(self) -> str:
-        """The config's name, which is the directory that the run lies in."""
-        return self.path.absolute().parent.name
-
-    @property
-    def run_id(self) -> str:
-        """The name of the run directory."""
-        return self.path.absolute().name
-
-    @property
-    def tag(self) -> str:
-        """The value of --tag."""
-        return str(self.config.get("tag") or "")
+    git: dict[str, Any]  # commit, branch, is_dirty of the last process
 
     @cached_property
     def status(self) -> str:
@@ -76,7 +69,7 @@ class Run:
     @property
     def epochs(self) -> int | None:
         """The configured number of epochs."""
-        return _whole(as_dict(self.config.get("trainer")).get("epochs"))
+        return _whole(self.trainer.get("epochs"))
 
     @cached_property
     def best(self) -> Best | None:
@@ -85,38 +78,13 @@ class Run:
         value, epoch, mode = finite(said.get("value")), _whole(said.get("epoch")), said.get("mode")
         if value is not None and epoch is not None and mode in ("min", "max") and not self._metrics_may_be_newer:
             return Best(str(said.get("metric")), str(mode), value, epoch)
-        mode, _, metric = str(as_dict(self.config.get("trainer")).get("monitor")).partition(" ")
+        mode, _, metric = str(self.trainer.get("monitor")).partition(" ")
         values = [(finite(log.get(metric)), _whole(log.get("epoch"))) for log in self.epoch_log]
         known = [(value, epoch) for value, epoch in values if value is not None and epoch is not None]
         if mode not in ("min", "max") or not known:
             return None
         value, epoch = (min if mode == "min" else max)(known, key=lambda pair: pair[0])
         return Best(metric, str(mode), value, epoch)
-
-    @property
-    def started(self) -> datetime | None:
-        """When its first process started."""
-        return _time(self.state.get("started")) or self.updated
-
-    @property
-    def updated(self) -> datetime | None:
-        """When it last wrote status.json."""
-        return _time(self.state.get("updated") or self.state.get("time"))
-
-    @property
-    def seconds(self) -> float | None:
-        """The time that its processes took in all."""
-        return finite(self.state.get("seconds"))
-
-    @property
-    def test_metrics(self) -> dict[str, Any]:
-        """What test.py measured, by name."""
-        return as_dict(self.test.get("metrics"))
-
-    @property
-    def git(self) -> dict[str, Any]:
-        """Commit, branch, is_dirty of the code that the last process ran."""
-        return as_dict(self.processes[-1].get("git")) if self.processes else {}
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -131,8 +99,7 @@ class Run:
     @property
     def is_for_debugging(self) -> bool:
         """Whether it trained on a few batches alone."""
-        trainer = as_dict(self.config.get("trainer"))
-        return bool(trainer.get("limit_batches") or trainer.get("overfit_batches"))
+        return bool(self.trainer.get("limit_batches") or self.trainer.get("overfit_batches"))
 
     @property
     def _metrics_may_be_newer(self) -> bool:
@@ -146,8 +113,23 @@ def read_run(path: Path) -> Run:
         raise HistoryError(f"{path}: is a symbolic link{'' if path.exists() else ' to nowhere'}")
     if not path.is_dir():
         raise HistoryError(f"{path}: is {'not a directory' if path.exists() else 'missing'}")
-    status, config = read_object(path / STATUS), read_object(path / CONFIG)
-    return Run(path, status, config, read_optional(path / TEST), read_processes(path))
+    state, config, processes = read_object(path / STATUS), read_object(path / CONFIG), read_processes(path)
+    updated = _time(state.get("updated") or state.get("time"))
+    return Run(
+        path=path,
+        name=path.absolute().parent.name,
+        run_id=path.absolute().name,
+        tag=str(config.get("tag") or ""),
+        state=state,
+        config=config,
+        trainer=as_dict(config.get("trainer")),
+        started=_time(state.get("started")) or updated,
+        updated=updated,
+        seconds=finite(state.get("seconds")),
+        test_metrics=as_dict(read_optional(path / TEST).get("metrics")),
+        processes=processes,
+        git=as_dict(processes[-1].get("git")) if processes else {},
+    )
 
 
 def _whole(value: Any) -> int | None:
