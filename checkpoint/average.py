@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor
 
 from checkpoint.file import epoch_of, find_checkpoint, load_checkpoint
-from checkpoint.parts import MALFORMED, eval_weights
+from checkpoint.parts import eval_weights
+from history.files import CONFIG, as_dict, read_optional, read_records
+from history.text import finite
 from utils.errors import CheckpointError, printable
 from utils.nested import describe
 
@@ -19,26 +20,21 @@ from utils.nested import describe
 def best_checkpoints(run_dir: Path, num_best: int) -> list[Path]:
     """Return the checkpoints of the `num_best` best epochs of a run, the best first, as its trainer.monitor says.
 
-    Raises CheckpointError where that is off, or there are fewer.
+    Their values are those of metrics.jsonl. Raises CheckpointError where monitor is off, or there are fewer.
     """
-    found = []
-    for path in sorted(run_dir.iterdir(), key=lambda path: epoch_of(path) or 0):
-        if epoch_of(path) is None:
-            continue
-        checkpoint = load_checkpoint(path)
-        try:
-            mode, _, metric = checkpoint["config"]["trainer"]["monitor"].partition(" ")
-            value = float(checkpoint["log"][metric]) if mode != "off" else math.nan
-        except MALFORMED as error:
-            raise CheckpointError(f"{path}: malformed: {type(error).__name__}: {printable(error)}") from None
-        if mode == "off":
-            raise CheckpointError(f"{path}: trainer.monitor is off, so no epoch is the best; name the files")
-        if math.isfinite(value):
-            found.append((-value if mode == "max" else value, epoch_of(path), path))
-    if len(found) < num_best:
-        what = f"checkpoints of {len(found)} epochs are there; trainer.keep_best keeps so many best ones"
+    trainer = as_dict(read_optional(run_dir / CONFIG).get("trainer"))
+    mode, _, metric = str(trainer.get("monitor", "off")).partition(" ")
+    if mode == "off":
+        raise CheckpointError(f"{run_dir}: trainer.monitor is off, so no epoch is the best; name the files")
+    epochs = [record for record in read_records(run_dir) if record.get("kind") == "epoch"]
+    values = {record.get("epoch"): finite(record.get(metric)) for record in epochs}
+    paths = {epoch: path for path in run_dir.iterdir() if values.get(epoch := epoch_of(path)) is not None}
+    if len(paths) < num_best:
+        what = f"checkpoints of {len(paths)} epochs are there; trainer.keep_best keeps so many best ones"
         raise CheckpointError(f"{run_dir}: {num_best} best are asked for, but {what}")
-    return [path for _, _, path in sorted(found)[:num_best]]
+    sign = -1 if mode == "max" else 1
+    ranked = sorted(paths, key=lambda epoch: (sign * (values[epoch] or 0.0), epoch))
+    return [paths[epoch] for epoch in ranked[:num_best]]
 
 
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
