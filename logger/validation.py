@@ -69,17 +69,13 @@ def output_figures(outputs: Array, targets: Array) -> Iterator[tuple[str, Image.
 
 def _grids(images: dict[str, tuple[Array, Array, Array]]) -> Iterator[tuple[str, Image.Image]]:
     for name, (pixels, outputs, targets) in images.items():
-        captions = _class_captions(outputs, targets) if targets.ndim == 1 else _value_captions(outputs, targets)
+        if targets.ndim == 1:
+            rows = zip(targets, outputs.argmax(axis=1), softmax(outputs).max(axis=1))
+            captions = [f"true {true}\npredicted {predicted} ({share:.0%})" for true, predicted, share in rows]
+        else:
+            values = zip(targets[:, 0], outputs[:, 0])
+            captions = [f"true {true:.3g}\npredicted {predicted:.3g}" for true, predicted in values]
         yield name, figures.sample_grid(pixels, captions)
-
-
-def _class_captions(outputs: Array, targets: Array) -> list[str]:
-    rows = zip(targets, outputs.argmax(axis=1), softmax(outputs).max(axis=1))
-    return [f"true {true}\npredicted {predicted} ({share:.0%})" for true, predicted, share in rows]
-
-
-def _value_captions(outputs: Array, targets: Array) -> list[str]:
-    return [f"true {true:.3g}\npredicted {predicted:.3g}" for true, predicted in zip(targets[:, 0], outputs[:, 0])]
 
 
 def softmax(scores: Array) -> Array:

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from speed.levers import local_part
-from utils.nested import map_tensors
+from utils.nested import tensors_of
 
 
 def bytes_held(state: Any) -> int:
     """Return the bytes of the tensors in `state`, nested; of a sharded one, those of this process's part."""
-    sizes: list[int] = []
-    map_tensors(lambda tensor: sizes.append(local_part(tensor).nbytes), state)
-    return sum(sizes)
+    return sum(local_part(tensor).nbytes for tensor in tensors_of(state))
 
 
 def state_held(trainer: Any) -> dict[str, int]:
