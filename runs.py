@@ -137,10 +137,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 0 <= count <= 1_000_000:
-        raise ValueError(text)
-    return count
+    if not text.isdecimal() or int(text) > 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r}; give a number from 0 to 1,000,000")
+    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:

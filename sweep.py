@@ -48,10 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 1_000_000:
-        raise ValueError(text)
-    return count
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r}; give a number from 1 to 1,000,000")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None, slots: Slots | None = None, **how: Any) -> None:

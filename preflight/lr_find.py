@@ -141,7 +141,8 @@ def _write_plot(path: Path, rates: list[float], smoothed: list[float], suggestio
         from matplotlib.figure import Figure
     except ImportError:
         return f"{path.with_suffix('.json')}; for a picture: pip install matplotlib"
-    axes = (figure := Figure(figsize=(7, 4), layout="constrained")).add_subplot()
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
     axes.plot(rates, smoothed)
     axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed training loss")
     if smoothed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import subprocess
 import sys
@@ -10,15 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from base.monitor import Monitor
 from checkpoint.file import checkpoint_files
 from checkpoint.run_status import STATUS_FILE, read_status
 from history.alive import is_held
 from history.files import read_records
+from history.run import read_run
 from parse_config import ConfigParser
 from parse_config.named import Slots
 from sweeps.space import Parameter, values_of
@@ -94,33 +94,20 @@ def run_trial(plan: Plan, trial: Trial) -> list[float]:
     return values
 
 
-def best_value(run_dir: Path, spec: str) -> float:
-    """Return the best finite value that `spec`, as in trainer.monitor, had in a run. Raises TrialFailed."""
-    monitor = Monitor(spec, None)
-    for epoch, value in epoch_values(run_dir, monitor.metric):
-        monitor.update(epoch, {monitor.metric: value})
-    if not math.isfinite(monitor.best):
-        raise TrialFailed(f"{run_dir.name}: {monitor.metric} was never finite")
-    return monitor.best
-
-
-def epoch_values(run_dir: Path, metric: str) -> list[tuple[int, float]]:
-    """Return epoch and value of a metric for all epochs of a run so far in which it was finite."""
-    epochs = (record for record in read_records(run_dir) if record["kind"] == "epoch")
-    return [(record["epoch"], record[metric]) for record in epochs if record.get(metric) is not None]  # None: NaN
-
-
 def _trained(plan: Plan, trial: Trial, run_dir: Path, config: dict[str, Any], first_step: int) -> float:
     given = plan.directory / FILES / f"{run_dir.name}.json"
     output = given.with_suffix(".out")
-    spec = config["trainer"]["monitor"]
+    metric = config["trainer"]["monitor"].partition(" ")[2]
+    report = partial(_reported, trial, run_dir, metric, first_step)
     for attempt in count():
         _wait_until_free(run_dir)
         status = read_status(run_dir).get("status") if run_dir.is_dir() else None
         if status in ("completed", "early_stopped"):
-            for _ in _reported(trial, run_dir, spec, first_step):
+            for _ in report():
                 pass
-            return best_value(run_dir, spec)
+            if (best := read_run(run_dir).best) is None:
+                raise TrialFailed(f"{run_dir.name}: {metric} was never finite")
+            return best.value
         if status == "pruned":
             raise TrialPruned
         if attempt > MAX_RESTARTS:
@@ -133,7 +120,7 @@ def _trained(plan: Plan, trial: Trial, run_dir: Path, config: dict[str, Any], fi
             write_json(config, given)
         args = ["-r", str(run_dir)] if is_resumed else ["-c", str(given), "--run-id", run_dir.name]
         output.write_bytes(b"")
-        code = _watched(plan.start(plan.script, [*args, *plan.device_args], output), trial, run_dir, spec, first_step)
+        code = _watched(plan.start(plan.script, [*args, *plan.device_args], output), trial, run_dir, report)
         if code == CheckpointError.exit_code and is_resumed:  # such as on another machine, where it is not exact
             _move_away(run_dir)
         elif code > 0 and code not in (*EXIT_CODES.values(), RunDirError.exit_code):  # the last: it is in use just now
@@ -141,11 +128,11 @@ def _trained(plan: Plan, trial: Trial, run_dir: Path, config: dict[str, Any], fi
     raise AssertionError
 
 
-def _watched(process: subprocess.Popen[bytes], trial: Trial, run_dir: Path, spec: str, first_step: int) -> int:
+def _watched(process: subprocess.Popen[bytes], trial: Trial, run_dir: Path, report: Callable[[], Iterator[int]]) -> int:
     """Report each epoch until the run ends; return its exit code. Raises TrialPruned once it has been stopped."""
     try:
         while process.poll() is None:
-            for _ in _reported(trial, run_dir, spec, first_step):
+            for _ in report():
                 if trial.should_prune():
                     _stop(process)
                     if read_status(run_dir).get("status") == "preempted":  # and not completed just then
@@ -157,13 +144,14 @@ def _watched(process: subprocess.Popen[bytes], trial: Trial, run_dir: Path, spec
     return process.wait()
 
 
-def _reported(trial: Trial, run_dir: Path, spec: str, first_step: int) -> Iterator[int]:
+def _reported(trial: Trial, run_dir: Path, metric: str, first_step: int) -> Iterator[int]:
     """Report the epochs of a run that are not yet reported to the study; yield each step."""
     known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    for epoch, value in epoch_values(run_dir, spec.partition(" ")[2]):
-        if first_step + epoch not in known:
-            trial.report(value, first_step + epoch)
-            yield first_step + epoch
+    for record in read_records(run_dir):
+        value, step = record.get(metric), first_step + record["epoch"]
+        if record["kind"] == "epoch" and value is not None and step not in known:  # None was NaN
+            trial.report(value, step)
+            yield step
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
