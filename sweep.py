@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 from parse_config import ConfigParser
 from parse_config.named import Slots
+from sweeps.report import write_report
 from sweeps.study import PRUNERS, SAMPLERS
 from sweeps.sweep import Sweep
 from utils import ConfigError, exit_on_user_error
@@ -65,8 +66,6 @@ def main(argv: Sequence[str] | None = None, slots: Slots | None = None, **how: A
         raise ConfigError("--space: missing; give the file that says which keys vary")
     sweep = Sweep(TRAIN, config, cli, **how)
     if cli.report:
-        from sweeps.report import write_report
-
         print(f"wrote {write_report(sweep.directory, sweep.study, sweep.plan.space, sweep.metric)}")
     else:
         sweep.run()

@@ -30,18 +30,26 @@ def add_graph(writer: SummaryWriter, model: nn.Module, run: Callable[[], Any], d
         return
     try:
         with _untouched(model, device), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            writer.add_graph(model, _arguments(model, run))
+            with first_call(model) as calls:
+                run()
+            args, _ = calls[0]
+            writer.add_graph(model, args)
     except Exception as error:  # whatever a model may do while it is traced
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         logger.info(f"TensorBoard has no graph of this model, which cannot be traced: {reason:.200}")
 
 
-def _arguments(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, ...]:
-    """Return the positional arguments of the call of `model` in `run`."""
-    calls: list[tuple[Any, ...]] = []
-    with model.register_forward_pre_hook(lambda _, args: calls.append(args)):
-        run()
-    return calls[0]
+@contextmanager
+def first_call(model: nn.Module) -> Iterator[list[Any]]:
+    """Collect the arguments of the model's first call in here, as (args, kwargs)."""
+    calls: list[Any] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not calls:
+            calls.append((args, kwargs))
+
+    with model.register_forward_pre_hook(keep, with_kwargs=True):
+        yield calls
 
 
 @contextmanager

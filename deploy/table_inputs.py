@@ -52,8 +52,7 @@ def with_columns(model: Any, table: Table) -> Any:
         parts.append(f"codes/{i}" if is_text(column) else column["name"])
         if is_text(column):
             codes, other = code_table(column, table)
-            how: dict[str, Any] = {"keys_strings": list(codes), "values_floats": list(codes.values())}
-            how["default_float"] = other
+            how: dict[str, Any] = {"keys_strings": [*codes], "values_floats": [*codes.values()], "default_float": other}
             nodes.append(helper.make_node("LabelEncoder", [column["name"]], parts[-1:], domain="ai.onnx.ml", **how))
     (matrix,) = model.graph.input
     nodes.append(helper.make_node("Concat", parts, [matrix.name], axis=1))

@@ -27,8 +27,6 @@ class LoadedRun(NamedTuple):
     model: nn.Module
     config: ConfigParser
     facts: dict[str, Any]  # of the training data, on the device
-    path: Path  # of the checkpoint
-    epoch: int
     device: torch.device
 
 
@@ -48,7 +46,7 @@ def load_run(run: str | Path, device: str | None = None) -> LoadedRun:
         config = ConfigParser(saved, resume=path)
         place, _ = prepare_device(config["n_gpu"], device or config["device"])
         model = trained_model(config, checkpoint, path, place)
-    return LoadedRun(model, config, config.facts, path, checkpoint["epoch"], place)
+    return LoadedRun(model, config, config.facts, place)
 
 
 def trained_model(config: ConfigParser, checkpoint: dict[str, Any], path: Path, device: torch.device) -> nn.Module:

@@ -11,8 +11,9 @@ import torch
 
 from base import BaseTrainer
 from base.freezing import describe_groups
+from base.model_graph import first_call
 from preflight.shape_watch import ShapeWatch
-from preflight.summary import first_call, summarize
+from preflight.summary import summarize
 from utils.device import peak_memory
 from utils.nested import describe
 

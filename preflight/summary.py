@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -26,19 +26,6 @@ class Layer(NamedTuple):
     parameters: int
     flops: int
     inside: tuple[Layer, ...]  # alike neighbours, such as the blocks of a transformer, are one row
-
-
-@contextmanager
-def first_call(model: nn.Module) -> Iterator[list[Any]]:
-    """Collect the arguments of the model's first call in here, as (args, kwargs)."""
-    calls: list[Any] = []
-
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not calls:
-            calls.append((args, kwargs))
-
-    with model.register_forward_pre_hook(keep, with_kwargs=True):
-        yield calls
 
 
 def summarize(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

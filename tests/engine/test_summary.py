@@ -7,7 +7,8 @@ import re
 import torch
 from torch import nn
 
-from preflight.summary import MAX_ROWS, first_call, summarize
+from base.model_graph import first_call
+from preflight.summary import MAX_ROWS, summarize
 
 
 def cells(lines: list[str]) -> list[list[str]]:
