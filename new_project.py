@@ -16,6 +16,7 @@ RUNS_AND_DATA = {".git", ".venv", ".venv-bench", "saved", "data"}
 # What only the examples (MNIST, CSV, Parquet) are made of; the engine and its tests do without.
 EXAMPLES = (
     *("config.json", "config.schema.json", "configs", "benchmarks", "data_loader/[!_]*", "model/model.py"),
+    *("model/gan.py", "trainer/gan.py"),
     *("tests/examples", "tests/forks", "docs/notebook.ipynb"),
 )
 CACHES = ("__pycache__", "*.egg-info", ".pytest_cache", ".ruff_cache", ".mypy_cache", "*.tmp")

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 
+from base import BaseTrainer
 from parse_config import MetricSection, OptimizerSection, Options, SchedulerSection, Slot
 from trainer.options import TrainerOptions
 
@@ -21,8 +22,9 @@ SLOTS: dict[str, Slot | type[Options]] = {
         factories=True,
         provided=("is_new", "trusted_repos"),
         required=True,
+        named=True,
         has_state=True,
-        description="model: a class of model/, or a function there that returns one",
+        description="model: a class of model/, or a function there that returns one; or several by name",
     ),
     "data_loader": Slot(
         ("data_loader.*",),
@@ -46,8 +48,9 @@ SLOTS: dict[str, Slot | type[Options]] = {
         # LBFGS wants a closure, SparseAdam sparse gradients: other training steps than that of trainer/trainer.py.
         excluded=("LBFGS", "SparseAdam"),
         required=True,
+        named=True,
         has_state=True,
-        description="a class of torch.optim",
+        description="a class of torch.optim; or several by name",
     ),
     "loss": Slot(
         ("model.loss", "torch.nn.modules.loss"),
@@ -72,10 +75,12 @@ SLOTS: dict[str, Slot | type[Options]] = {
         provided=("optimizer",),
         nested={"schedulers": "lr_scheduler", "lr_lambda": "lr_lambda"},
         keys=SchedulerSection,
+        named=True,
         has_state=True,
-        description="a class of torch.optim.lr_scheduler",
+        description="a class of torch.optim.lr_scheduler; or several by the names of optimizers",
     ),
     "trainer": TrainerOptions,
+    "trainer.type": Slot(("trainer.*",), base=BaseTrainer, is_section=False),  # a plain key that names a class
     # What arguments name, as `nested` says above:
     "lr_lambda": Slot(
         ("model.lr_lambda",),

@@ -45,13 +45,14 @@ def build_trainer(config: ConfigParser) -> Trainer:
         criterion = criterion.to(device)
     metrics = config.init_obj("metrics")
 
-    # Delete the config's lr_scheduler section for a constant learning rate.
+    # Delete the config's lr_scheduler section for a constant learning rate. Of several optimizers, these are dicts.
     params = param_groups(model, config["optimizer"])
     config.resolve("optimizer", fast_kernels(config.init_ftn("optimizer"), params, options))
     optimizer = config.init_obj("optimizer", params=params)
     lr_scheduler = config.init_obj("lr_scheduler", optimizer=optimizer)
 
-    return Trainer(
+    trainer_class = config.find("trainer.type") or Trainer
+    return trainer_class(
         model,
         criterion,
         metrics,

@@ -8,6 +8,7 @@ from base.base_trainer import BaseTrainer
 from base.datasets import AugmentedBatches, BatchDataset, TensorBatches
 from base.ema import Ema
 from base.finite import FiniteWatch
+from base.groups import named_groups
 from base.loss_weight import Weight, loss_denominator, weighted
 from base.mapped import MappedBatches
 from base.meter import StepMeter
@@ -37,6 +38,7 @@ __all__ = [
     "first_samples",
     "loss_denominator",
     "name_samples",
+    "named_groups",
     "param_groups",
     "prepare_model",
     "split_indices",

@@ -17,6 +17,7 @@ from base.announce import announce_end, announce_epoch, announce_start
 from base.base_model import take_weights
 from base.board import Board
 from base.freezing import Freezing
+from base.groups import optimizers_of
 from base.kept_workers import workers_ended
 from base.monitor import Monitor
 from base.plain_loop import PlainLoop
@@ -61,10 +62,10 @@ class BaseTrainer(ABC):
         model: nn.Module,
         criterion: Callable[..., Any],
         metric_ftns: Sequence[Metric],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Any,
         config: ConfigParser,
     ) -> None:
-        """Take the objects that the config names; touches no file."""
+        """Take the objects that the config names; touches no file. `optimizer` is one, or a dict of several."""
         self.config = config
         self.options = config.section("trainer")
         self.logger = config.get_logger("trainer", self.options.verbosity)
@@ -72,7 +73,7 @@ class BaseTrainer(ABC):
         self.model = model
         self.criterion = criterion
         self.metric_ftns = metric_ftns
-        self.optimizer = optimizer
+        self.optimizer: Any = optimizer
         self.freezing = Freezing(model, optimizer, config.section("fine_tune"))
         self.epochs: int = self.options.epochs
         self.position = Position()
@@ -244,7 +245,7 @@ class BaseTrainer(ABC):
         self.last_log = restore(checkpoint, self._stateful(), self.strategy, self.device, resume_path)
         check_same_run(resume_path.parent, checkpoint["logs"], resume_path)
         # Steps were made, in another process: else torch warns where a resumed run begins with the scheduler's step.
-        for optimizer in (part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)):
+        for optimizer in optimizers_of(self):
             optimizer._opt_called = self.position.global_step > 0  # type: ignore[attr-defined]
         self.saved_at = astuple(self.position)
         if is_main():

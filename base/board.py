@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from base.model_graph import add_graph
+from base.base_model import BaseModel
+from base.model_graph import add_graph, untouched
 from base.predictions import Predictions, images_of
+from distributed import world_size
 from logger.dashboard import code_and_environment, fenced, hparam_summaries, hyperparameters, layout
 from logger.run_log import curve
 from logger.validation import draw_validation
 from speed.levers import local_part
-from utils.nested import flatten, map_tensors
+from utils.nested import Models, by_name, flatten, map_tensors
 
 if TYPE_CHECKING:
     from base.base_trainer import BaseTrainer
@@ -54,12 +56,27 @@ class Board:
         """Show the first images in `batch`, on the device, and the graph of the model, which `run_batch` calls."""
         image = next(images_of(batch), None)
         if image is not None:
-            low, high = image.min(), image.max()
-            self._trainer.writer.add_images("inputs", (image - low) / (high - low).clamp(min=1e-12))
+            self._trainer.writer.add_images("inputs", _in_unit_range(image))
         writer = self._trainer.writer.writer
-        if writer is not None:
+        if writer is not None and not isinstance(self._trainer.model, Models):
             run = partial(run_batch, map_tensors(_first, batch))
             add_graph(writer, self._trainer.model, run, self._trainer.device)
+
+    def show_images_of(self, model: nn.Module) -> None:
+        """Show the images that `model`, or each of several, makes by itself, in epochs whose figures are drawn.
+
+        Of several processes none does: a pass of the first one alone would wait for the others.
+        """
+        trainer = self._trainer
+        if trainer.run_log is None or world_size() > 1 or not self._is_due():
+            return
+        trainer.writer.set_step(trainer.position.global_step, mode="")
+        for name, one in by_name(model).items():
+            if isinstance(one, BaseModel) and type(one).sample_images is not BaseModel.sample_images:
+                with untouched(one, trainer.device), torch.no_grad():
+                    images = one.sample_images()
+                if images is not None:
+                    trainer.writer.add_images(f"samples/{name}".rstrip("/"), _in_unit_range(images))
 
     def new_observer(self) -> Observer | None:
         """Return what collects the batches of a validation, for figures; None where nothing is drawn."""
@@ -102,6 +119,11 @@ class Board:
         if sample is not None and trainer.run_log is not None:
             directory = trainer.checkpoint_dir / FIGURES if is_kept else None
             trainer.run_log.draw(draw_validation, trainer.writer.writer, step, sample, directory)
+
+
+def _in_unit_range(images: Tensor) -> Tensor:
+    low, high = images.min(), images.max()
+    return (images - low) / (high - low).clamp(min=1e-12)
 
 
 def _first(tensor: Tensor) -> Tensor:

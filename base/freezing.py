@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim import SGD, Optimizer
 
 from parse_config.options import FineTuneOptions
 from utils.errors import ConfigError, nearest
+from utils.nested import by_name
 
 WHERE = "fine_tune"
 
@@ -33,7 +35,7 @@ class Freezing:
         Raises ConfigError for a pattern that matches nothing, and where nothing is left to train.
         """
         self.model = model
-        self._optimizers: list[Optimizer] = [*optimizer.values()] if isinstance(optimizer, dict) else [optimizer]
+        self._optimizers: list[Optimizer] = list(by_name(optimizer).values())
         self.groups = [[list(group["params"]) for group in one.param_groups] for one in self._optimizers]
         self.parameters: list[nn.Parameter] = [weight for one in self.groups for group in one for weight in group]
         """What the optimizers train, now or later."""
@@ -130,11 +132,16 @@ def matching(names: Iterable[str], patterns: Iterable[str], where: str, what: st
 
 def describe_groups(optimizer: Any, model: nn.Module, freezing: Freezing) -> list[str]:
     """Return a table of what trains, from when, and how, group by group; [] where all weights are trained alike."""
-    if not isinstance(optimizer, Optimizer) or (len(optimizer.param_groups) == 1 and not freezing.first_epochs):
+    tagged = [
+        (f"{name}/{index}".lstrip("/"), group)
+        for name, one in by_name(optimizer).items()
+        for index, group in enumerate(one.param_groups)
+    ]
+    if len(tagged) < 2 and not freezing.first_epochs:
         return []
     names = {weight: name for name, weight in model.named_parameters()}
     rows = [("group", "trained", "parameters", "lr", "weight decay", "weights")]
-    for index, (group, weights) in enumerate(zip(optimizer.param_groups, freezing.groups[0])):
+    for (tag, group), weights in zip(tagged, chain.from_iterable(freezing.groups)):
         decay = f"{group['weight_decay']:g}" if "weight_decay" in group else ""
         by_epoch: dict[int | None, list[nn.Parameter]] = {}
         for weight in weights:
@@ -142,7 +149,7 @@ def describe_groups(optimizer: Any, model: nn.Module, freezing: Freezing) -> lis
         for epoch, own in by_epoch.items():
             when = "frozen" if epoch is None else "" if epoch == 1 else f"from epoch {epoch}"
             how = ("", "") if epoch is None else (f"{float(group['lr']):.4g}", decay)
-            rows.append((str(index), when, *_described(own, how, names)))
+            rows.append((tag, when, *_described(own, how, names)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 

@@ -1,4 +1,4 @@
-"""Parameter groups by one word: no weight decay of vectors, and a learning rate that falls towards the first layer."""
+"""Which weights an optimizer has, of several each; and groups by one word: `no_decay`, `layer_decay`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,47 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
+from base.freezing import matching
 from utils.errors import ConfigError
+from utils.nested import Models, by_name
 
 
-def divided(model: nn.Module, groups: list[Any], section: Mapping[str, Any]) -> list[Any]:
+def optimizers_of(trainer: object) -> list[Optimizer]:
+    """Return the optimizers that `trainer` holds, those in dicts too; each once."""
+    held = [one for value in vars(trainer).values() for one in by_name(value).values()]
+    return list(dict.fromkeys(one for one in held if isinstance(one, Optimizer)))
+
+
+def named_groups(optimizer: Any) -> dict[str, dict[str, Any]]:
+    """Return the groups of an optimizer as "group0" and so on, of several by name as "generator/group0"."""
+    named = [(name, enumerate(one.param_groups)) for name, one in by_name(optimizer).items()]
+    return {f"{name}/group{index}".lstrip("/"): group for name, groups in named for index, group in groups}
+
+
+def weights_of_each(model: nn.Module, several: Mapping[str, Any]) -> dict[str, dict[str, nn.Parameter]]:
+    """Return the weights, by their names, that each of `several` optimizers trains, sections of a config by name.
+
+    They are those that its `params` match, or else those of the model of its name. Raises ConfigError where a pattern
+    matches none, and unless each weight is one optimizer's.
+    """
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    owners: dict[str, str] = {}
+    for key, section in several.items():
+        patterns, where = section.get("params") or f"{key}.*", f"optimizer.{key}.params"
+        names = matching(weights, [patterns] if isinstance(patterns, str) else patterns, where)
+        for name in (name for name in names if name in owners):
+            raise ConfigError(f"{where}: {name} is a weight of optimizer.{owners[name]} already")
+        owners |= dict.fromkeys(names, key)
+    if missing := [name for name in weights if name not in owners]:
+        raise ConfigError(
+            f"optimizer: none trains {missing[0]} ({len(missing)} such); let the params of one match them"
+        )
+    return {key: {name: weights[name] for name, owner in owners.items() if owner == key} for key in several}
+
+
+def divided(model: nn.Module, groups: list[Any], section: Mapping[str, Any], where: str = "optimizer") -> list[Any]:
     """Return `groups`, of weights or of torch's groups of them, divided as `section`, the optimizer's, says.
 
     `no_decay`: biases, norms and other vectors are groups without weight decay. `layer_decay`: a layer has its share of
@@ -21,8 +57,12 @@ def divided(model: nn.Module, groups: list[Any], section: Mapping[str, Any]) -> 
     if not no_decay and layer_decay is None:
         return groups
     lr = section.get("args", {}).get("lr")
+    if layer_decay is not None and isinstance(model, Models):
+        raise ConfigError(
+            f"{where}.layer_decay: needs layers of one model; without params an optimizer has the model of its name"
+        )
     if layer_decay is not None and lr is None:
-        raise ConfigError("optimizer.args.lr: missing; optimizer.layer_decay takes shares of it")
+        raise ConfigError(f"{where}.args.lr: missing; {where}.layer_decay takes shares of it")
     depths = layer_depths(model) if layer_decay is not None else {}
     last = max(depths.values(), default=0)
     result = []

@@ -6,11 +6,12 @@ import mmap
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from base.groups import named_groups
 from base.microbatch import Microbatch
 from speed.levers import local_part
 from utils.device import peak_memory
@@ -38,7 +39,7 @@ class StepMeter:
         self._waited, self._num_samples = 0.0, 0
         self._epoch_start = self._last = self._read()
         self._before: list[Tensor] = []
-        self._rates: list[float] = []  # before the schedule goes on
+        self._rates: dict[str, float] = {}  # before the schedule goes on
 
     def timed(self, steps: Iterable[list[Microbatch]]) -> Iterator[list[Microbatch]]:
         """Yield the steps of an epoch, from now on until the last is done."""
@@ -54,7 +55,8 @@ class StepMeter:
             self._num_samples += sum(microbatch.num_samples for microbatch in microbatches)
             if (self._trainer.position.global_step + 1) % self._every == 0:
                 self._before = [weights.clone() for weights in self._weights()]
-                self._rates = [float(group["lr"]) for group in self._trainer.optimizer.param_groups]
+                groups = named_groups(self._trainer.optimizer)
+                self._rates = {f"lr/{name}": float(group["lr"]) for name, group in groups.items()}
             yield microbatches
 
     def step_values(self) -> dict[str, float]:
@@ -66,7 +68,7 @@ class StepMeter:
         """
         now, last = self._read(), self._last
         self._last = now
-        values = {f"lr/group{i}": rate for i, rate in enumerate(self._rates)}
+        values = dict(self._rates)
         if self._before:
             weights, before, self._before = list(self._weights()), self._before, []
             moved = [new - old for new, old in zip(weights, before)]
@@ -96,8 +98,8 @@ class StepMeter:
 
     def _weights(self) -> Iterator[Tensor]:
         """Yield the weights that are trained, or the first rows of each where a copy of all would take much memory."""
-        groups: list[dict[str, Any]] = self._trainer.optimizer.param_groups
-        trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+        groups = named_groups(self._trainer.optimizer)
+        trained = [parameter for group in groups.values() for parameter in group["params"] if parameter.requires_grad]
         own = [local_part(weight.detach()) for weight in trained]
         share = min(MAX_WEIGHTS / max(sum(weight.numel() for weight in own), 1), 1.0)
         for weight in own:

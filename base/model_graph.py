@@ -29,7 +29,7 @@ def add_graph(writer: SummaryWriter, model: nn.Module, run: Callable[[], Any], d
     if world_size() > 1 or any(map(is_sharded, model.parameters())):
         return
     try:
-        with _untouched(model, device), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with untouched(model, device), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             with first_call(model) as calls:
                 run()
             args, _ = calls[0]
@@ -53,7 +53,7 @@ def first_call(model: nn.Module) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Let a pass of the model in eval mode leave random state, mode and buffers as they are, and print nothing."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from base.bad_label import raise_if_label
 from base.base_data_loader import BaseDataLoader
+from base.groups import optimizers_of
 from base.sampling import EpochBatchSampler
 from distributed import world_size
 from utils.annotations import OF_THE_LOOP
@@ -51,7 +51,7 @@ class PlainLoop:
         self._adopt_loaders()
         self._shorten_loaders()
         self._refuse_several_processes()
-        optimizers = [part for part in vars(self._trainer).values() if isinstance(part, torch.optim.Optimizer)]
+        optimizers = optimizers_of(self._trainer)
         if optimizers and not self._is_attached:
             optimizers[0].register_step_post_hook(self._count_step)
         self._is_attached = True
@@ -91,15 +91,34 @@ class PlainLoop:
             )
 
     def _followed_options(self) -> tuple[type, frozenset[str]]:
-        """Return the class whose `_train_epoch` is called, and the options that it says it follows."""
-        owner = next(cls for cls in type(self._trainer).__mro__ if "_train_epoch" in vars(cls))
+        """Return the class whose `_train_epoch` is called, or one derived from it that says so, and what it follows."""
+        classes = type(self._trainer).__mro__
+        place = next(place for place, cls in enumerate(classes) if "_train_epoch" in vars(cls))
+        owner = next((cls for cls in classes[:place] if "LOOP_OPTIONS" in vars(cls)), classes[place])
         return owner, vars(owner).get("LOOP_OPTIONS", frozenset())
+
+    def _ignored_options(self) -> dict[str, Any]:
+        """Return the options of a loop that are set, and that this one does not say it follows."""
+        options, (_, followed) = self._trainer.options, self._followed_options()
+        fields = {name: field for name, field in type(options).model_fields.items() if name not in followed}
+        values = {name: getattr(options, name) for name, field in fields.items() if OF_THE_LOOP in field.metadata}
+        return {name: value for name, value in values.items() if value != fields[name].default}
+
+    def refuse_what_a_step_ignores(self) -> None:
+        """Raise ConfigError for options that the loop follows, but not the step that a derived class makes of it."""
+        owner, _ = self._followed_options()
+        if "_train_epoch" not in vars(owner) and (ignored := self._ignored_options()):
+            raise ConfigError(
+                f"trainer.{name}: {value!r}, which {owner.__name__} does not follow; see its LOOP_OPTIONS"
+                for name, value in ignored.items()
+            )
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
         """Let the loader begin where the run is; afterwards take in the steps since the last batch was drawn."""
         trainer, position = self._trainer, self._trainer.position
         trainer.writer.first_step = position.step_in_epoch
+        self._num_uncounted = 0  # a preflight may have tried steps
         if self.is_followed and not self._is_endless:
             self.loader.set_epoch(trainer.config["seed"], position.epoch, position.step_in_epoch)
             self.loader.after_batch = self._between_batches
@@ -154,14 +173,12 @@ class PlainLoop:
                     f"{type(trainer).__name__}.{name} is an iterator, and where it is cannot be saved: a resumed run "
                     f"differs; for endless batches use utils.inf_loop"
                 )
-        owner, followed = self._followed_options()
-        for name, field in type(trainer.options).model_fields.items():
-            value = getattr(trainer.options, name)
-            if OF_THE_LOOP in field.metadata and name not in followed and value != field.default:
-                trainer.logger.warning(
-                    f"trainer.{name}: {value!r} has no effect: {owner.__name__}._train_epoch is a loop of its own; "
-                    f"if it follows this option, name it in {owner.__name__}.LOOP_OPTIONS"
-                )
+        owner, _ = self._followed_options()
+        for name, value in self._ignored_options().items():
+            trainer.logger.warning(
+                f"trainer.{name}: {value!r} has no effect: {owner.__name__}._train_epoch is a loop of its own; "
+                f"if it follows this option, name it in {owner.__name__}.LOOP_OPTIONS"
+            )
 
     def _count_step(self, *_: Any) -> None:
         self._num_uncounted += 1

@@ -8,6 +8,8 @@ from copy import deepcopy
 from functools import partial, update_wrapper
 from typing import Any, Protocol, runtime_checkable
 
+from torch import nn
+
 from parse_config.expression import parse_expression
 from parse_config.named import (
     LR_LAMBDA,
@@ -15,12 +17,14 @@ from parse_config.named import (
     as_section,
     entries,
     is_expression,
+    names_in,
     nested_slots,
 )
 from parse_config.problems import metric_name
 from parse_config.slot import Slot
 from parse_config.type_check import from_json
 from utils.errors import ConfigError
+from utils.nested import Models
 
 
 @runtime_checkable
@@ -48,21 +52,39 @@ class Builder:
     def build(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> Any:
         """Build section `name`: a class becomes an object, a function itself or a partial of it.
 
-        A list of sections gives a list, a missing section None. `module`, which the code gives, is searched first,
-        whatever it holds. Raises ConfigError where a library refuses the values, or an argument is missing.
+        A list of sections gives a list, several by name a dict, or Models; a missing section None. `module`, which the
+        code gives, is searched first, whatever it holds. Raises ConfigError where a library refuses the values, or an
+        argument is missing.
         """
-        section = self.config.get(name)
-        if section is None:
+        if self.config.get(name) is None:
             return None
-        built = [self._build(name, entry, path, module, *args, **kwargs) for path, entry in entries(section, name)]
-        return built if isinstance(section, list) else built[0]
+        return self._each(name, lambda entry, path, own: self._build(name, entry, path, module, *args, **own), kwargs)
 
-    def partial(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> partial[Any]:
-        """Return a partial of what section `name` names, with its arguments and these."""
-        section = as_section(self.config[name])
-        found = self._find(name, section, f"{name}.type", module)
-        given = dict(zip(self._provided(name), args)) | kwargs
-        return partial(found, *args, **self._args(name, found, section, name, given), **kwargs)
+    def partial(self, name: str, module: Any = None, /, *args: Any, **kwargs: Any) -> Any:
+        """Return a partial of what section `name` names, with its arguments and these; of several, a dict."""
+
+        def make(entry: Any, path: str, own: dict[str, Any]) -> Any:
+            section = as_section(entry)
+            found = self._find(name, section, f"{path}.type", module)
+            given = dict(zip(self._provided(name), args)) | own
+            return partial(found, *args, **self._args(name, found, section, path, given), **own)
+
+        return self._each(name, make, kwargs)
+
+    def _each(self, name: str, make: Callable[[Any, str, dict[str, Any]], Any], kwargs: dict[str, Any]) -> Any:
+        """Return what `make` gives for section `name`, for each in a list, or for each of several by name.
+
+        Of several, each gets its own of the `kwargs` that are dicts: a schedule gets the optimizer of its name.
+        """
+        section, slot = self.config[name], self.slots.get(name)
+        if isinstance(section, list):
+            return [make(entry, path, kwargs) for path, entry in entries(section, name)]
+        names = names_in(section, slot) if isinstance(slot, Slot) else []
+        if not names:
+            return make(section, name, kwargs)
+        own = {n: {k: v[n] if isinstance(v, dict) else v for k, v in kwargs.items()} for n in names}
+        built = {n: make(section[n], f"{name}.{n}", own[n]) for n in names}
+        return Models(built) if all(isinstance(one, nn.Module) for one in built.values()) else built
 
     def _build(self, name: str, entry: Any, path: str, module: Any, /, *args: Any, **kwargs: Any) -> Any:
         section = as_section(entry)

@@ -6,7 +6,6 @@ import argparse
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +164,9 @@ class ConfigParser:
     def init_obj(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Build what section `name` names: a class becomes an object, a function itself or a partial of it.
 
-        A list of sections gives a list, a missing section None. `args` and `kwargs` are what the code knows and the
-        config cannot. Types come from the slot, and before that from `module`, where the code gives one.
+        A list of sections gives a list, several by name a dict, or Models; a missing section None. `args` and `kwargs`
+        are what the code knows and the config cannot; a dict among them has one for each name. Types come from the
+        slot, and before that from `module`, where the code gives one.
         """
         self.builder.known = {"is_new": self.resume is None, "trusted_repos": self.trusted_repos}
         with main_first():
@@ -177,12 +177,18 @@ class ConfigParser:
             self.facts = {**self.facts, **built.facts()}
         return built
 
-    def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> partial[Any]:
-        """Return a partial of what section `name` names, with its arguments and these."""
+    def init_ftn(self, name: str, module: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Return a partial of what section `name` names, with its arguments and these; of several by name, a dict."""
         return self.builder.partial(name, module, *args, **kwargs)
 
+    def find(self, path: str) -> Any:
+        """Return the class or function that a plain key such as "trainer.type" names, by its slot; None where none."""
+        section, key = path.split(".")
+        name, slot = self.config[section][key], self.slots[path]
+        return slot.find(name, path) if isinstance(slot, Slot) and name is not None else None
+
     def section(self, name: str) -> Any:
-        """Return section `name` as a typed object: for `trainer`, the TrainerOptions."""
+        """Return section `name` as a typed object, several by name as a dict: for `trainer`, the TrainerOptions."""
         return getattr(self._typed, name)
 
     def make_run_dir(self) -> None:
@@ -219,9 +225,15 @@ class ConfigParser:
             log_to_file(self._save_dir / "info.log")
 
     def resolve(self, name: str, values: Mapping[str, Any]) -> None:
-        """Record the value that keys of a plain section, or open arguments of a type, such as "auto", resolved to."""
+        """Record the value that keys of a plain section, or open arguments of a type, such as "auto", resolved to.
+
+        Of several sections by name, `values` has those of each.
+        """
         typed = self.section(name)
-        if isinstance(typed, Options) and not hasattr(typed, "args"):
+        if isinstance(typed, dict):
+            for key, own in values.items():
+                self.config[name][key].setdefault("args", {}).update(own)
+        elif isinstance(typed, Options) and not hasattr(typed, "args"):
             self.config[name].update(values)
             for key, value in values.items():
                 setattr(typed, key, value)

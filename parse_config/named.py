@@ -28,13 +28,35 @@ def as_section(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-def entries(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield (path, section) of one section, or of each in a list."""
-    if not isinstance(value, list):
+def names_in(value: Any, slot: Slot) -> list[str]:
+    """Return the names of several sections in `value`; [] where it is one section, well written or not.
+
+    An object is of several where its slot allows it, and what is under other keys than a section's own says so.
+    """
+    if not slot.named or not isinstance(value, dict):
+        return []
+    names = [name for name in value if name not in slot.keys.model_fields]
+    objects = [value[name] for name in names if isinstance(value[name], dict)]
+    are_sections = any("type" in section for section in objects) or 0 < len(objects) == len(value)
+    return names if are_sections else []
+
+
+def subsections(section: Any) -> dict[str, Any]:
+    """Return the sections that a key of a checked config has, by their names; a single one by the name ""."""
+    if not section:
+        return {}
+    is_several = isinstance(section, dict) and all(isinstance(one, dict) and "type" in one for one in section.values())
+    return section if is_several else {"": section}
+
+
+def entries(value: Any, path: str, slot: Slot | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield (path, section) of one section, or of each in a list, or in an object of several by name."""
+    if isinstance(value, list):
+        yield from ((f"{path}[{index}]", entry) for index, entry in enumerate(value[:MAX_SECTIONS]))
+    elif slot is not None and (names := names_in(value, slot)):
+        yield from ((f"{path}.{name:.80}", value[name]) for name in names[:MAX_SECTIONS])
+    else:
         yield path, value
-        return
-    for index, entry in enumerate(value[:MAX_SECTIONS]):
-        yield f"{path}[{index}]", entry
 
 
 def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dict[str, Any], Slot]]:
@@ -43,7 +65,7 @@ def sections(config: Mapping[str, Any], slots: Slots) -> Iterator[tuple[str, dic
     A bare string is a type. Malformed args, which are for the schema to report, are none.
     """
     for key, slot in section_slots(slots).items():
-        for path, entry in entries(config.get(key), key):
+        for path, entry in entries(config.get(key), key, slot):
             yield from _named(path, entry, slot, slots)
 
 

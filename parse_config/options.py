@@ -9,12 +9,18 @@ import re
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from utils.annotations import HAS_STATE, MAX_COUNT, MAY_CHANGE, OF_THE_LOOP, NonNegativeInt, PositiveInt
 from utils.device import DEVICE_PATTERN
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"  # a directory name that cannot leave its parent
+
+Patterns = Annotated[
+    list[str],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=str | list[str]),
+]
+"""One pattern or several."""
 
 
 class Options(BaseModel):
@@ -42,6 +48,9 @@ class OptimizerSection(Section):
     """An optimizer, and what it does otherwise with some of the weights (see docs/models.md)."""
 
     no_decay: bool = Field(default=False, description="no weight decay of biases, norms and other vectors")
+    params: Patterns | None = Field(
+        default=None, description='which weights one of several has, by patterns; default: "NAME.*", its model\'s'
+    )
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="learning rate of each layer, as a share of that of the layer after it"
     )

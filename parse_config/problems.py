@@ -11,9 +11,20 @@ import pydantic
 import torch
 
 from parse_config.expression import parse_expression
-from parse_config.named import MAX_SECTIONS, Slots, as_section, entries, is_expression, is_outer, nested_slots, sections
+from parse_config.named import (
+    MAX_SECTIONS,
+    Slots,
+    as_section,
+    entries,
+    is_expression,
+    is_outer,
+    nested_slots,
+    sections,
+    subsections,
+)
+from parse_config.names import name_problems
 from parse_config.options import Options, Section
-from parse_config.schema import config_model, models_in
+from parse_config.schema import ONE, SEVERAL, config_model, models_in
 from parse_config.slot import Slot
 from parse_config.type_check import arity, is_number_list
 from utils.annotations import annotations_of
@@ -35,6 +46,7 @@ def find_problems(config: dict[str, Any], slots: Slots, unsure: Collection[str] 
 
 def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> Iterator[str]:
     yield from _schema_problems(config_model(slots), config)
+    yield from name_problems(config, slots)
     named = list(sections(config, slots))
     loader = _loader_class(named)
     outer: dict[str, Any] = {}
@@ -56,25 +68,33 @@ def _problems(config: dict[str, Any], slots: Slots, unsure: Collection[str]) -> 
 
 def find_oddities(config: dict[str, Any]) -> Iterator[str]:
     """Yield the settings of a checked config that have no effect, or hardly the intended one."""
-    trainer, scheduler = config["trainer"], config.get("lr_scheduler") or {}
+    trainer = config["trainer"]
     if trainer["monitor"] == "off" and (trainer["early_stop"] or 0) > 0:
         yield f"trainer.early_stop: {trainer['early_stop']} has no effect, as trainer.monitor is off"
     if trainer["monitor"] == "off" and trainer["keep_best"] > 1:
         yield f"trainer.keep_best: {trainer['keep_best']} has no effect, as trainer.monitor is off"
-    optimizer = config.get("optimizer") or {}
+    for epoch in (key for key in config["fine_tune"]["unfreeze_at"] if int(key) > trainer["epochs"]):
+        yield f"fine_tune.unfreeze_at.{epoch}: is never reached: there are {trainer['epochs']} epochs"
+    optimizers = subsections(config.get("optimizer"))
+    for name, scheduler in subsections(config.get("lr_scheduler")).items():
+        path = f"lr_scheduler.{name}".rstrip(".")
+        yield from _schedule_oddities(path, scheduler, optimizers.get(name, {}), trainer["epochs"])
+
+
+def _schedule_oddities(
+    path: str, scheduler: dict[str, Any], optimizer: dict[str, Any], num_epochs: int
+) -> Iterator[str]:
     has_rates = optimizer.get("layer_decay") or any(
         "lr" in group for group in optimizer.get("args", {}).get("params", [])
     )
     if has_rates and isinstance(scheduler.get("args", {}).get("max_lr"), int | float):
-        yield "lr_scheduler.args.max_lr: one value replaces the learning rates of all groups; give a list of them"
-    for epoch in (key for key in config["fine_tune"]["unfreeze_at"] if int(key) > trainer["epochs"]):
-        yield f"fine_tune.unfreeze_at.{epoch}: is never reached: there are {trainer['epochs']} epochs"
+        yield f"{path}.args.max_lr: one value replaces the learning rates of all groups; give a list of them"
     milestones = scheduler.get("args", {}).get("milestones", [])
     if milestones != sorted(set(milestones)):
-        yield f"lr_scheduler.args.milestones: {milestones!s:.80} do not increase"
-    late = [milestone for milestone in milestones if milestone >= trainer["epochs"]]
+        yield f"{path}.args.milestones: {milestones!s:.80} do not increase"
+    late = [milestone for milestone in milestones if milestone >= num_epochs]
     if late and scheduler.get("interval", "epoch") == "epoch":
-        yield f"lr_scheduler.args.milestones: {late!s:.80} are never reached: there are {trainer['epochs']} epochs"
+        yield f"{path}.args.milestones: {late!s:.80} are never reached: there are {num_epochs} epochs"
 
 
 def _loader_class(named: list[tuple[str, dict[str, Any], Slot]]) -> Any:
@@ -180,9 +200,10 @@ def _schema_problems(schema: type[Options], config: dict[str, Any]) -> Iterator[
         schema.model_validate(config)
     except pydantic.ValidationError as error:
         for item in error.errors():
-            parts = [f"[{part}]" if isinstance(part, int) else f".{part!s:.80}" for part in item["loc"]]
+            places = [part for part in item["loc"] if part not in (ONE, SEVERAL)]
+            parts = [f"[{part}]" if isinstance(part, int) else f".{part!s:.80}" for part in places]
             path = "".join(parts).removeprefix(".")
-            keys = [part for part in item["loc"] if isinstance(part, str)]  # places in a list do not matter
+            keys = [part for part in places if isinstance(part, str)]  # places in a list do not matter
             section = _model_at(schema, keys[:-1])
             if item["type"] == "extra_forbidden":
                 yield f"{path}: unknown key; {nearest(keys[-1], section.model_fields)}"
@@ -195,7 +216,7 @@ def _schema_problems(schema: type[Options], config: dict[str, Any]) -> Iterator[
 
 
 def _model_at(schema: type[Options], keys: list[str]) -> type[Options]:
-    """Return the model of the section at a path."""
-    for key in keys:
+    """Return the model of the section at a path; names of sections do not matter."""
+    for key in (key for key in keys if key in schema.model_fields):
         schema = models_in(schema.model_fields[key].annotation)[0]
     return schema

@@ -16,6 +16,7 @@ import torch
 
 from parse_config.groups import MATCH, MAX_GROUPS
 from parse_config.named import LR_LAMBDA, MAX_SECTIONS, Slots, nested_slots, sections
+from parse_config.names import class_keys
 from parse_config.options import Options, Section
 from parse_config.schema import config_model, fields, project_slots
 from parse_config.slot import Slot
@@ -32,11 +33,18 @@ def json_schema(slots: Slots) -> dict[str, Any]:
     properties, needed = schema["properties"], {}
     for key, slot in slots.items():
         if isinstance(slot, Slot) and key in properties:
-            properties[key] = {"description": slot.description, **_section_schema(slot, slots)}
+            if slot.named:
+                schema["$defs"][f"one_{key}"] = _typed_schema(slot, dict(slot.types()), slot.keys, slots)
+            properties[key] = {"description": slot.description, **_section_schema(key, slot, slots)}
             if not slot.many:
-                needed[key] = {"if": {"type": "object"}, "then": {"required": ["type"]}}
+                several = [{"additionalProperties": {"required": ["type"]}}] * slot.named
+                needed[key] = {"if": {"type": "object"}, "then": {"anyOf": [{"required": ["type"]}, *several]}}
         elif isinstance(slot, type) and "required" in schema["$defs"][slot.__name__]:
             needed[key] = {"required": schema["$defs"][slot.__name__].pop("required")}
+    for path, slot in class_keys(slots).items():
+        section, _, key = path.partition(".")
+        own = schema["$defs"][slots[section].__name__]["properties"][key]  # type: ignore[union-attr]
+        own["anyOf"] = [{"enum": [name for name, _ in slot.types()]}, {"type": "null"}]
     for key, slot in _argument_slots(slots).items():
         schema["$defs"][key] = _argument_schema(key, slot, slots)
     schema["if"] = {"not": {"required": ["extends"]}}  # a config that extends others may have the rest from them
@@ -115,12 +123,15 @@ def _typed_schema(slot: Slot, types: dict[str, Any], keys: type[Section], slots:
     }
 
 
-def _section_schema(slot: Slot, slots: Slots) -> dict[str, Any]:
+def _section_schema(key: str, slot: Slot, slots: Slots) -> dict[str, Any]:
     types = dict(slot.types())
-    section = _typed_schema(slot, types, slot.keys, slots)
+    section = {"$ref": f"#/$defs/one_{key}"} if slot.named else _typed_schema(slot, types, slot.keys, slots)
     if slot.many:
         return {"type": "array", "maxItems": MAX_SECTIONS, "items": {"anyOf": [{"enum": list(types)}, section]}}
     alternatives: list[dict[str, Any]] = [section]
+    if slot.named:
+        several = {"type": "object", "minProperties": 1, "maxProperties": MAX_SECTIONS, "additionalProperties": False}
+        alternatives.append({**several, "patternProperties": {r"^[A-Za-z]\w*$": section}})
     if slot.num_inputs is not None:  # what a function can be is a bare name too
         alternatives.append({"enum": list(types)})
     if not slot.required:
@@ -133,7 +144,7 @@ def _allow_comments(schema: Any) -> None:
     for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else []:
         _allow_comments(value)
     if isinstance(schema, dict) and schema.get("additionalProperties") is False:
-        schema["patternProperties"] = {"^_": {}}
+        schema.setdefault("patternProperties", {})["^_"] = {}
 
 
 def _args_schema(slot: Slot, name: str, obj: Callable[..., Any], slots: Slots) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from importlib import import_module
 from typing import Annotated, Any, get_args
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic.fields import FieldInfo
 
-from parse_config.named import MAX_SECTIONS, Slots, as_section, section_slots, sections
+from parse_config.named import MAX_SECTIONS, Slots, as_section, names_in, section_slots, sections
 from parse_config.options import Options, RunConfig, Section
 from parse_config.slot import Slot
 from utils.annotations import Mark, annotations_of
 from utils.errors import ConfigError
+
+ONE, SEVERAL = "<one>", "<several>"  # which form a section has, in the places that pydantic reports
 
 
 def project_slots() -> Slots:
@@ -42,6 +44,11 @@ def _slot_field(slot: Slot) -> tuple[Any, Any]:
         section = Annotated[section, BeforeValidator(as_section, json_schema_input_type=str | section)]
     if slot.many:
         return list[section], Field(default=[], max_length=MAX_SECTIONS, description=slot.description)
+    if slot.named:
+        known = BeforeValidator(lambda value: {name: value[name] for name in names_in(value, slot)})
+        several = Annotated[dict[str, section], Field(max_length=MAX_SECTIONS), known, Tag(SEVERAL)]
+        form = Discriminator(lambda value: SEVERAL if names_in(value, slot) else ONE)
+        section = Annotated[Annotated[section, Tag(ONE)] | several, form]
     if slot.required:
         return section, Field(description=slot.description)
     return section | None, Field(default=None, description=slot.description)

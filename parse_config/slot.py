@@ -42,6 +42,7 @@ class Slot:
     keys: type[Section] = Section  # what the section holds beside type and args
     required: bool = False
     many: bool = False  # a list of sections
+    named: bool = False  # one section, or an object of several by name
     has_state: bool = False  # of what is built, the checkpoint holds the state: a resume cannot take another
     nested: Mapping[str, str] = field(default_factory=dict)  # arguments that name types again: name -> key in SLOTS
     groups: str | None = None  # the provided argument that a config may divide by patterns: see groups.py

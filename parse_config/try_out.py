@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from parse_config.builder import Builder
 from parse_config.groups import options_of
-from parse_config.named import MAX_SECTIONS, as_section, is_outer, nested_entries, sections
+from parse_config.named import MAX_SECTIONS, as_section, is_outer, nested_entries, sections, subsections
 from utils.errors import ConfigError
-from utils.nested import first_key
+from utils.nested import by_name, first_key, unnamed
 
 NOT_PER_GROUP = ("milestones", "schedulers")  # lists of a scheduler that do not have a value for each group
 TINY = 1e-12  # what rounding may leave of a rate that falls to 0
@@ -41,7 +41,7 @@ def _attempts(builder: Builder) -> Iterator[Callable[[], Any]]:
         if _is_complete(builder, name):
             yield partial(builder.build, name)
     yield from _nested_attempts(builder)
-    yield partial(_try_schedule, builder)
+    yield partial(_try_schedules, builder)
 
 
 def _is_complete(builder: Builder, name: str) -> bool:
@@ -63,35 +63,40 @@ def _nested_attempts(builder: Builder) -> Iterator[Callable[[], Any]]:
                 yield partial(builder.build_nested, key, entry, path)
 
 
-def _try_schedule(builder: Builder) -> None:
+def _try_schedules(builder: Builder) -> None:
     config = builder.config
     if "optimizer" not in config:  # a project with optimizers by other names
         return
-    optimizer = builder.build("optimizer", None, params=_stand_ins(builder))
+    params = {name: _stand_ins(builder, name, section) for name, section in subsections(config["optimizer"]).items()}
+    optimizer = builder.build("optimizer", None, params=unnamed(params))
     scheduler = builder.build("lr_scheduler", None, optimizer=optimizer)
-    if scheduler and not isinstance(scheduler, ReduceLROnPlateau):  # which never raises a rate or lowers it below 0
-        is_own = "lr_lambda" in config["lr_scheduler"].get("args", {})
-        where = "lr_scheduler.args.lr_lambda" if is_own else "lr_scheduler.args"
-        check_rates(optimizer, scheduler, _min_positions(config), where)
+    optimizers, written = by_name(optimizer), subsections(config.get("lr_scheduler"))
+    for name, schedule in by_name(scheduler).items():
+        if not isinstance(schedule, ReduceLROnPlateau):  # which never raises a rate or lowers it below 0
+            where = f"lr_scheduler.{name}".rstrip(".") + ".args"
+            where += ".lr_lambda" * ("lr_lambda" in written[name].get("args", {}))
+            check_rates(optimizers[name], schedule, _min_positions(config["trainer"], written[name]), where)
 
 
-def _stand_ins(builder: Builder) -> list[dict[str, Any]]:
-    """Return groups of one small parameter, with the config's options: as many as the schedule has values for."""
-    groups = builder.config["optimizer"].get("args", {}).get("params", [])
+def _stand_ins(builder: Builder, name: str, section: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return groups of one small parameter for the optimizer `section`, with the config's options.
+
+    They are as many as the schedule of that name has values for.
+    """
+    groups, schedule = section.get("args", {}).get("params", []), f"lr_scheduler.{name}".rstrip(".")
     values = [
         len(value)
         for path, section, _ in sections(builder.config, builder.slots)
         for name, value in section["args"].items()
-        if first_key(path) == "lr_scheduler" and isinstance(value, list) and name not in NOT_PER_GROUP
+        if f"{path}.".startswith(f"{schedule}.") and isinstance(value, list) and name not in NOT_PER_GROUP
     ]
     num_groups = min(max([1, *values]) if values else len(groups) + 1, MAX_SECTIONS)
     options = [options_of(group) for group in groups] + [{}] * num_groups
     return [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], **options[i]} for i in range(num_groups)]
 
 
-def _min_positions(config: dict[str, Any]) -> int:
-    """Return the least number of steps of the schedule; only the data knows how many steps an epoch has."""
-    options, section = config["trainer"], config["lr_scheduler"]
+def _min_positions(options: dict[str, Any], section: dict[str, Any]) -> int:
+    """Return the least number of steps of a schedule; only the data knows how many steps an epoch has."""
     is_per_step = section.get("interval", "epoch") == "step"
     per_epoch = min(options["len_epoch"] or 1, options["limit_batches"] or math.inf) if is_per_step else 1
     return int(min(options["epochs"] * per_epoch, MAX_TRIED_POSITIONS))

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from base import BaseTrainer
+from base.groups import optimizers_of
 from distributed import world_size
 from distributed.traffic import Collective, Link, Recorder, fake_processes
 from parse_config import ConfigParser
@@ -109,7 +110,7 @@ def observe(trainer: BaseTrainer) -> tuple[Step, dict[str, int]]:
     def after_step(*_: Any) -> None:
         steps.append(Step(*recorder.pop()))
 
-    hook = trainer.optimizer.register_step_post_hook(after_step)
+    hook = optimizers_of(trainer)[0].register_step_post_hook(after_step)
     run_few_steps(trainer, 2)  # warms up
     steps.clear()
     with ExitStack() as stack:
@@ -133,7 +134,7 @@ def _step_seconds(trainer: BaseTrainer) -> float:
             torch.cuda.synchronize(trainer.device)
         ends.append(time.perf_counter())
 
-    trainer.optimizer.register_step_post_hook(after_step)
+    optimizers_of(trainer)[0].register_step_post_hook(after_step)
     started = time.perf_counter()
     while not times or time.perf_counter() - started < MIN_S:
         ends.clear()

@@ -27,7 +27,7 @@ def state_held(trainer: Any) -> dict[str, int]:
     parameters = {parameter for module in modules for parameter in module.parameters()}
     held = {"weights": bytes_held(parts.pop("model", {}))}
     held["gradients"] = bytes_held([parameter.grad for parameter in parameters])
-    names = [name for name, value in vars(trainer).items() if isinstance(value, torch.optim.Optimizer)]
+    names = [name for name, part in trainer._stateful().items() if isinstance(part, torch.optim.Optimizer)]
     held["optimizer"] = bytes_held([parts.pop(name, {}) for name in names])
     return held | {"other state": bytes_held(parts)}
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from copy import deepcopy
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,10 @@ import torch
 
 from base.base_model import take_weights
 from distributed import world_size
+from preflight.trial import state_put_back
 from utils import ConfigError
 from utils.errors import writing_to
 from utils.files import write_json
-from utils.rng import rng_kept
 
 LOW, HIGH, NUM_STEPS = 1e-7, 10.0, 100
 SMOOTHING = 0.9  # of the losses, as an exponential mean
@@ -38,10 +35,12 @@ def find_lr(trainer: Any) -> list[str]:
     trainer.loop.attach()
     if not (trainer.loop.is_followed and hasattr(trainer, "_train_step")) or world_size() > 1:
         raise ConfigError("--lr-find: needs one process, and a trainer whose epoch calls _train_step as Trainer's does")
+    if isinstance(trainer.optimizer, dict):
+        raise ConfigError(f"--lr-find: is for one optimizer; there are {', '.join(trainer.optimizer)}")
     if trainer.config.resume:
         raise ConfigError("--lr-find: is for a new run; give -c, and with it -r for the weights to start from")
     trainer._preflight()
-    with _put_back(trainer):
+    with state_put_back(trainer):
         rates, losses = _range_test(trainer)
     smoothed = _smoothed(losses)
     suggestion = _steepest(rates, smoothed)
@@ -52,21 +51,6 @@ def find_lr(trainer: Any) -> list[str]:
         write_json(values, folder / "lr_find.json")
         written = _write_plot(folder / "lr_find.png", rates, smoothed, suggestion)
     return [*_text_plot(rates, smoothed), *_conclusion(rates, smoothed, suggestion), f"values: {written}"]
-
-
-@contextmanager
-def _put_back(trainer: Any) -> Iterator[None]:
-    """Put all parts of the trainer that have a state, and the random state, back afterwards."""
-    parts = trainer._stateful()
-    before = {name: deepcopy(part.state_dict()) for name, part in parts.items()}
-    try:
-        with rng_kept(trainer.device):
-            yield
-    finally:
-        for name, part in parts.items():
-            part.load_state_dict(before[name])
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.watch.steps.clear()
 
 
 def _range_test(trainer: Any) -> tuple[list[float], list[float]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
+from base.groups import optimizers_of
 from base.share import Slices, Turns
 from distributed import rank, world_size
 from preflight.trial import nothing_kept
@@ -24,7 +24,7 @@ def share_data(trainer: Any) -> None:
     """
     strategy = trainer.strategy
     strategy.check()
-    for optimizer in (value for value in vars(trainer).values() if isinstance(value, torch.optim.Optimizer)):
+    for optimizer in optimizers_of(trainer):
         strategy.check_optimizer(optimizer)
     if trainer.options.strategy.type == "fsdp" and world_size() > 1 and trainer.config["fine_tune"]["unfreeze_at"]:
         raise ConfigError("fine_tune.unfreeze_at: does not go with fsdp, which shards the gradients that there are")
@@ -44,8 +44,7 @@ def join_processes(trainer: Any, try_batch: Callable[..., Any]) -> None:
     Raises ConfigError where an optimizer has a parameter of no module of the trainer.
     """
     held = vars(trainer).values()
-    optimizers = [value for value in held if isinstance(value, torch.optim.Optimizer)]
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    groups = [group for optimizer in optimizers_of(trainer) for group in optimizer.param_groups]
     parameters = list(dict.fromkeys(parameter for group in groups for parameter in group["params"]))
     modules = [
         value for value in held if isinstance(value, nn.Module) and not set(parameters).isdisjoint(value.parameters())

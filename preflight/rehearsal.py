@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +15,7 @@ from base.model_graph import first_call
 from preflight.shape_watch import ShapeWatch
 from preflight.summary import summarize
 from utils.device import peak_memory
-from utils.nested import describe
+from utils.nested import by_name, describe
 
 NUM_STEPS = 6
 
@@ -55,12 +55,14 @@ def rehearse(trainer: BaseTrainer) -> list[str]:
         trainer.config.save_dir = Path(folder)
         is_watched = type(trainer)._preflight is BaseTrainer._preflight and not trainer.options.compile
         watch = ShapeWatch(trainer.logger) if is_watched else nullcontext()  # of a plain loop, this is the first batch
-        with watch, first_call(trainer.model) as calls:
+        with ExitStack() as stack:
+            stack.enter_context(watch)
+            calls = {one: stack.enter_context(first_call(one)) for one in by_name(trainer.model).values()}
             run_few_steps(trainer, 1)  # warms up
         first_s = run_few_steps(trainer, 1)
         step_s = max(0.0, run_few_steps(trainer, limit) - first_s) / (limit - 1)
         costs = _cost_lines(trainer, step_s)  # before the summary, which takes memory too
-        layers = [line for args, kwargs in calls for line in summarize(trainer.model, args, kwargs)]
+        layers = [line for one, seen in calls.items() for call in seen for line in summarize(one, *call)]
     return [*_data_lines(trainer), *layers, *groups, *costs]
 
 

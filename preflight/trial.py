@@ -7,6 +7,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from base import name_samples
+from base import first_samples, name_samples, named_groups
+from base.groups import optimizers_of
 from preflight.shape_watch import ShapeWatch, own_line
 from utils import ConfigError, MetricTracker, NonFiniteError, UserError
 from utils.failures import is_out_of_memory
+from utils.nested import Models
 from utils.rng import rng_kept
 from utils.weights import buffers_kept
 
@@ -28,15 +32,17 @@ def check_batch(trainer: Any, try_batch: Callable[..., Any]) -> None:
     """Raise ConfigError, DataError or NonFiniteError where model, data, loss and metrics do not work together.
 
     `try_batch(size, loader, is_training)` returns loss, outputs and targets of the first `size` samples of the loader,
-    as a training step, with gradients, or a validation computes them.
+    as a training step, with gradients, or a validation computes them. Several models only the trainer's own
+    `_train_step` can call: it is made on such samples, and put back.
     """
+    try_training = _try_steps if isinstance(trainer.model, Models) else partial(_try_epoch, try_batch=try_batch)
     # Compiling would take longer than this saves; some metrics warn of a single batch.
     with nothing_kept(trainer), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        log = _try_epoch(trainer, try_batch, trainer.data_loader, is_training=True)
+        log = try_training(trainer, loader=trainer.data_loader, is_training=True)
         log |= dict.fromkeys(trainer.options.LOGGED, 0.0)
         if trainer.valid_data_loader is not None:
-            valid_log = log | _try_epoch(trainer, try_batch, trainer.valid_data_loader, is_training=False)
+            valid_log = log | _try_epoch(trainer, trainer.valid_data_loader, False, try_batch)
             log |= {f"val_{name}": value for name, value in valid_log.items()}
     _check_monitor(trainer, log)
 
@@ -53,8 +59,26 @@ def _check_monitor(trainer: Any, log: dict[str, float]) -> None:
         raise ConfigError(f"trainer.monitor: {followed} is nan for one sample, and there is only one to measure it on")
 
 
+def _try_steps(trainer: Any, loader: DataLoader[Any], is_training: bool) -> dict[str, float]:
+    """Make the trainer's steps of a usual batch and the smallest, and put all back; return its values by name."""
+    sizes = _trial_sizes(trainer, loader.batch_sampler, is_training)
+    try:
+        with state_put_back(trainer), ShapeWatch(trainer.logger):
+            trainer.model.train()
+            for microbatches in trainer._on_device([first_samples(loader, size)] for size in sizes):
+                trainer._train_step(microbatches)
+            log: dict[str, float] = trainer.train_metrics.result()
+        if not math.isfinite(loss := log.get("loss", 0.0)):
+            raise NonFiniteError(f"the loss is {loss} after {len(sizes)} steps")
+        return log
+    except Exception as error:  # of the models, the loss, and the step itself
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
+        raise ConfigError(_where(error, sizes, is_training)) from error
+
+
 def _try_epoch(
-    trainer: Any, try_batch: Callable[..., Any], loader: DataLoader[Any], is_training: bool
+    trainer: Any, loader: DataLoader[Any], is_training: bool, try_batch: Callable[..., Any]
 ) -> dict[str, float]:
     """Try what an epoch has, a usual batch and the smallest; return loss and metrics by name."""
     metrics = MetricTracker("loss", metric_ftns=trainer.metric_ftns, device=trainer.device)
@@ -94,7 +118,7 @@ def _check_gradient(trainer: Any, loss: Tensor, indices: list[int]) -> None:
     """Raise NonFiniteError where the loss, of the samples `indices`, is; ConfigError where nothing would be trained."""
     if indices and not torch.isfinite(loss):
         raise NonFiniteError(f"the loss is {loss.item()} before any step, for {name_samples(indices)}")
-    parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in named_groups(trainer.optimizer).values() for parameter in group["params"]]
     if loss.requires_grad:
         loss.backward()
     if all(parameter.grad is None for parameter in parameters):
@@ -122,6 +146,21 @@ def _check_all_labels(watch: ShapeWatch, loader: DataLoader[Any]) -> None:
     labels = held[indices.to(held.device)]
     if torch.equal(labels[: len(watch.labels)], watch.labels.to(held.device)):  # what the loss gets is what is held
         watch.check_labels(labels, indices)
+
+
+@contextmanager
+def state_put_back(trainer: Any) -> Iterator[None]:
+    """Put all parts of the trainer that have a state, and the random state, back after steps were made."""
+    parts = trainer._stateful()
+    before = {name: deepcopy(part.state_dict()) for name, part in parts.items()}
+    try:
+        with rng_kept(trainer.device):
+            yield
+    finally:
+        for name, part in parts.items():
+            part.load_state_dict(before[name])
+        for optimizer in optimizers_of(trainer):
+            optimizer.zero_grad(set_to_none=True)
 
 
 @contextmanager

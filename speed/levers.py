@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from utils.errors import ConfigError, nearest
+from utils.nested import by_name, unnamed
 
 KERNEL_ARGS = {"fused", "foreach", "capturable", "differentiable"}  # a config that gives one of these has chosen
 
@@ -25,7 +26,8 @@ def accelerate(model: nn.Module, options: Any) -> None:
     """
     recompute_activations(model, options.grad_checkpointing)
     if options.compile is not None:
-        model.compile(**dict(options.compile))
+        for one in by_name(model).values():
+            one.compile(**dict(options.compile))
 
 
 def lay_out(
@@ -96,13 +98,24 @@ def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     )
 
 
-def fast_kernels(optimizer: partial[Any], params: Iterable[Any], options: Any) -> dict[str, bool]:
+def fast_kernels(optimizer: Any, params: Any, options: Any) -> dict[str, Any]:
     """Return the arguments with which `optimizer`, a class and its arguments, updates all of `params` in one kernel.
 
     {} where it cannot, or its arguments already choose. `params` are parameters or groups of them; `options` is the
-    `trainer` section. Raises ConfigError where that asks for a CUDA graph and the optimizer cannot be part of one, or
-    where the arguments choose what does not work.
+    `trainer` section. Of several, dicts by name, returns those of each. Raises ConfigError where a CUDA graph is asked
+    for and the optimizer cannot be part of one, or where the arguments choose what does not work.
     """
+    named = by_name(params)
+    return unnamed(
+        {
+            name: _kernel_args(one, named[name], options, f"optimizer.{name}".rstrip("."))
+            for name, one in by_name(optimizer).items()
+        }
+    )
+
+
+def _kernel_args(optimizer: partial[Any], params: Iterable[Any], options: Any, where: str) -> dict[str, bool]:
+    """Return the arguments of one optimizer, the one at `where` in the config."""
     is_captured, cls = options.cuda_graph, optimizer.func
     groups = [group["params"] if isinstance(group, dict) else [group] for group in params]
     named = [parameter for group in groups for parameter in group]
@@ -110,7 +123,7 @@ def fast_kernels(optimizer: partial[Any], params: Iterable[Any], options: Any) -
     # Fused SGD takes memory as it comes for its first momentum, and where the loss scaler skips that step, keeps it.
     is_unsafe = cls is torch.optim.SGD and optimizer.keywords.get("momentum") and options.precision == "fp16"
     if is_unsafe and optimizer.keywords.get("fused"):
-        raise ConfigError("optimizer.args.fused: SGD with momentum cannot be fused with trainer.precision fp16")
+        raise ConfigError(f"{where}.args.fused: SGD with momentum cannot be fused with trainer.precision fp16")
     names = inspect.signature(cls).parameters
     args = {"capturable": True} if is_captured and "capturable" in names else {}
     if "fused" in names and not is_unsafe and not KERNEL_ARGS & optimizer.keywords.keys():

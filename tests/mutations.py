@@ -63,7 +63,7 @@ def mutants(config: dict[str, Any], generator: random.Random) -> Iterator[Mutant
         elif path.split(".")[-1] not in FREE_TEXT and path != "trainer.monitor":
             wrong_type: Any = "text" if not isinstance(value, str | list) else 5 if path == "loss" else {"a": 1}
             yield Mutant("wrong type", changed(config, path, wrong_type), path, None)
-    for path in REQUIRED:
+    for path in (path for path in REQUIRED if path in config or path in leaves):
         yield Mutant("missing", removed(config, path), path, None)
     for path, value in OUT_OF_RANGE.items():
         if path in leaves:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from base import (
@@ -25,6 +25,7 @@ from base import (
     counted,
     first_samples,
     name_samples,
+    named_groups,
     weighted,
 )
 from distributed.choice import make_strategy
@@ -35,7 +36,8 @@ from speed import StepGraph, StepProfiler, clip_gradients, input_format, lay_out
 from trainer.batch import BatchResult, batch_weight, run_batch
 from trainer.evaluation import evaluate
 from trainer.options import TrainerOptions
-from utils import Metric, NonFiniteError, Stopped
+from utils import ConfigError, Metric, NonFiniteError, Stopped
+from utils.nested import by_name
 
 AUTOCAST_DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,6 +52,8 @@ class Trainer(BaseTrainer):
             *("strategy", "virtual_ranks", "log_figures"),
         }
     )
+    LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
+    """What a step adds to `train_metrics` by `update`."""
     options: TrainerOptions
 
     def __init__(
@@ -57,15 +61,18 @@ class Trainer(BaseTrainer):
         model: nn.Module,
         criterion: Callable[..., Tensor],
         metric_ftns: Sequence[Metric],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Any,
         config: ConfigParser,
         device: torch.device,
         data_loader: DataLoader[Any],
         valid_data_loader: DataLoader[Any] | None = None,
-        lr_scheduler: LRScheduler | None = None,
+        lr_scheduler: Any = None,
         len_epoch: int | None = None,
     ) -> None:
-        """`criterion` gives the mean loss of a batch. An epoch is the data once, or `len_epoch` steps where given."""
+        """`criterion` gives the mean loss of a batch. An epoch is the data once, or `len_epoch` steps where given.
+
+        Optimizer and scheduler are one or a dict of several, as the config has them.
+        """
         super().__init__(model, criterion, metric_ftns, optimizer, config)
         self.device = device
         self.strategy = make_strategy(self.options, device, config["seed"])
@@ -73,12 +80,13 @@ class Trainer(BaseTrainer):
         self.valid_data_loader = valid_data_loader
         self.lr_scheduler = lr_scheduler
         self.steps_per_epoch = len_epoch or self.options.len_epoch
-        self.scheduler_interval = config.section("lr_scheduler").interval if lr_scheduler else "epoch"
+        sections = by_name(config.section("lr_scheduler") if lr_scheduler else None)
+        self.scheduler_intervals = {name: section.interval for name, section in sections.items()}
         is_channels_last = lay_out(model, self.options.channels_last, device, self._try_batch)
         config.resolve("trainer", {"channels_last": is_channels_last})
         self.parameters = self.freezing.parameters  # all that the optimizer trains, now or later
         self._set_up_step()
-        self.train_metrics = self.strategy.tracker("loss", metric_ftns=metric_ftns, device=device)
+        self.train_metrics = self.strategy.tracker(*self.LOSSES, metric_ftns=metric_ftns, device=device)
         self.valid_metrics = self.strategy.tracker("loss", metric_ftns=metric_ftns, device=device)
 
     def _set_up_step(self) -> None:
@@ -114,9 +122,10 @@ class Trainer(BaseTrainer):
         self._check_finite()  # waits for the device, so that the time below is the true one
         speed = self.meter.epoch_values()
         valid_log = self._valid_epoch(epoch)
+        self.board.show_images_of(self.ema.eval_model)
         # Read after validation, in which a run may be stopped and saved: until then the epoch is open.
         log = self.train_metrics.result() | speed
-        log |= {f"lr/group{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)} | valid_log
+        log |= {f"lr/{name}": group["lr"] for name, group in named_groups(self.optimizer).items()} | valid_log
         self._step_scheduler("epoch", log)
         return log
 
@@ -199,18 +208,20 @@ class Trainer(BaseTrainer):
             raise
 
     def _step_scheduler(self, interval: str, log: dict[str, float] | None = None) -> None:
-        """Step the scheduler where `interval` is its own; ReduceLROnPlateau gets the monitored value of `log`."""
-        if self.lr_scheduler is None or self.scheduler_interval != interval:
-            return
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
-            assert log is not None, "ReduceLROnPlateau steps per epoch"
-            self.lr_scheduler.step(log[self.monitor.metric])
-        else:
-            self.lr_scheduler.step()
+        """Step each scheduler whose own `interval` is; ReduceLROnPlateau gets the monitored value of `log`."""
+        for name, scheduler in by_name(self.lr_scheduler).items():
+            if self.scheduler_intervals[name] != interval:
+                continue
+            if isinstance(scheduler, ReduceLROnPlateau):
+                assert log is not None, "ReduceLROnPlateau steps per epoch"
+                scheduler.step(log[self.monitor.metric])
+            else:
+                scheduler.step()
 
     def _watch_step(self, loss: Tensor, grad_norm: Tensor) -> None:
         """Remember the step for `_check_finite`; no waiting for the device here."""
-        self.watch.add(self.position, self.optimizer.param_groups[0]["lr"], loss, grad_norm)
+        first = next(iter(by_name(self.optimizer).values()))
+        self.watch.add(self.position, first.param_groups[0]["lr"], loss, grad_norm)
 
     def _check_finite(self) -> None:
         """Raise NonFiniteError where a step since the last check gave NaN or infinity. Waits for the device."""
@@ -226,6 +237,11 @@ class Trainer(BaseTrainer):
 
     def _preflight(self) -> None:
         """Place the data; raise ConfigError where what the config names does not work together."""
+        if isinstance(self.optimizer, dict) and type(self)._train_step is Trainer._train_step:
+            raise ConfigError(
+                f"optimizer: there are several ({', '.join(self.optimizer)}), and {type(self).__name__} steps one; let "
+                "trainer.type name a class of trainer/ that overrides _train_step, as GanTrainer does"
+            )
         # What "auto" resolved to stays with the run: an augmentation may round otherwise on another device.
         is_resident = self.data_loader.place(self.device, self.options.device_resident)
         self.config.resolve("trainer", {"device_resident": is_resident})

@@ -1,4 +1,4 @@
-"""The one walk over nested values: the tensors in dicts, lists, tuples and namedtuples, whatever else is among them."""
+"""The one walk over nested values: tensors in dicts, lists, tuples; and what may be one object, or several by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from utils.errors import ConfigError
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
@@ -71,3 +73,26 @@ def first_key(path: str) -> str:
 def with_brackets(path: str) -> str:
     """Return a path as messages have it: "metrics[0].args.k" for "metrics.0.args.k"."""
     return re.sub(r"\.(\d+)(?=[.\[]|$)", r"[\1]", path)
+
+
+class Models(nn.ModuleDict):
+    """Several models by name, whose parameters are called "generator.layers.0.weight" and so on."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise ConfigError: only the project knows which of them makes the outputs of a batch."""
+        raise ConfigError(
+            f"arch: there are several models ({', '.join(self)}); validation, test, prediction and export need one: "
+            "say which in trainer/batch.py: predict_batch"
+        )
+
+
+def by_name(value: Any) -> dict[str, Any]:
+    """Return several objects, a dict or Models, by their names; a single one by the name "", and none of None."""
+    if value is None:
+        return {}
+    return dict(value.items()) if isinstance(value, dict | Models) else {"": value}
+
+
+def unnamed(named: dict[str, Any]) -> Any:
+    """Return what `by_name` took apart: the one object whose name is "", or else the dict of several."""
+    return named.get("", named)

@@ -29,8 +29,16 @@ RICH = small_config(Path("saved")) | {
     "lr_scheduler": {"type": "LambdaLR", "args": {"lr_lambda": {"type": "inverse_decay", "args": {"rate": 0.5}}}},
 }
 RICH["trainer"] = RICH["trainer"] | {"precision": "bf16", "ema_decay": 0.9, "stretch": 2.0, "loop": "plain"}
+NAMED = small_config(Path("saved")) | {
+    "arch": {"first": {"type": "ToyNet", "args": {"width": 4}}, "second": {"type": "ToyNet"}},
+    "optimizer": {
+        "first": {"type": "Adam", "args": {"lr": 0.1}, "no_decay": True, "params": ["first.*"]},
+        "second": {"type": "SGD", "args": {"momentum": 0.5}},
+    },
+    "lr_scheduler": {"second": {"type": "StepLR", "interval": "step", "args": {"step_size": 2}}},
+}
 FOR_THE_CHECK = {"monitor", "lr_lambda"}  # what a schema cannot tell
-MUTANTS = [mutant for config in (toy.CONFIG, RICH) for mutant in mutants(config, random.Random(0))]
+MUTANTS = [mutant for config in (toy.CONFIG, RICH, NAMED) for mutant in mutants(config, random.Random(0))]
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ def test_the_schema_refuses_what_the_check_refuses(mutant: Mutant) -> None:
     assert not validator().is_valid(mutant.config)
 
 
-@pytest.mark.parametrize("config", [toy.CONFIG, RICH], ids=["small", "rich"])
+@pytest.mark.parametrize("config", [toy.CONFIG, RICH, NAMED], ids=["small", "rich", "named"])
 def test_the_schema_and_the_check_take_a_right_config(config: dict[str, Any]) -> None:
     validator().validate(config | {"$schema": "./config.schema.json", "_comment": "mine"})
     parsed(config)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from faults import curves_of
 from fork_server import ForkServer
 from helpers import ROOT
 
@@ -48,7 +49,7 @@ def test_the_tutorial_leads_from_an_empty_project_to_a_tested_model(
             (project / file[1]).write_text(text[file.end() :], encoding="utf-8")
         elif language == "console":
             outputs += [run_command(line, project, fork_server) for line in text.splitlines()]
-    _, resumed, tested, with_few_labels = outputs
+    _, resumed, tested, with_few_labels, gan = outputs
     assert "epoch 11/20" in resumed
     assert "epoch 10/20" not in resumed
     assert float(re.findall(r"^accuracy: (\S+)$", tested, re.MULTILINE)[0]) > 0.9
@@ -56,3 +57,6 @@ def test_the_tutorial_leads_from_an_empty_project_to_a_tested_model(
     values = [float(value) for value in VALUE.findall(last_epoch)]
     assert len(values) == 4
     assert all(math.isfinite(value) for value in values)
+    assert "generator_loss" in gan
+    (run_dir,) = (project / "saved" / "SpiralsGan").iterdir()
+    assert len(curves_of(run_dir)["samples/generator"]) == 5

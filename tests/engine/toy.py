@@ -36,6 +36,7 @@ from parse_config import (
     ConfigParser,
     CustomArg,
     MetricSection,
+    OptimizerSection,
     Options,
     SchedulerSection,
     Section,
@@ -47,6 +48,7 @@ from preflight import check_batch, check_run, choose_batch_size, rehearse
 from speed import fast_kernels, prefetch, set_process_modes
 from utils import Metric, MetricTracker, exit_on_user_error, inf_loop, prepare_device, seed_everything
 from utils.annotations import MAY_CHANGE, BatchSize, NonNegativeInt, PositiveInt, Probability, Share
+from utils.nested import by_name
 from utils.weights import load_weights
 
 NUM_FEATURES, NUM_CLASSES, NUM_SAMPLES = 4, 3, 34
@@ -102,15 +104,19 @@ class TeacherSection(Section):
 
 
 SLOTS: dict[str, Slot | type[Options]] = {
-    "arch": Slot(("toy",), base=nn.Module, factories=True, required=True, has_state=True, description="a model"),
+    "arch": Slot(
+        ("toy",), base=nn.Module, factories=True, required=True, named=True, has_state=True, description="a model"
+    ),
     "data_loader": Slot(("toy",), base=DataLoader, provided=("training",), required=True, description="data"),
     "optimizer": Slot(
         ("torch.optim",),
         base=Optimizer,
         provided=("params",),
         groups="params",
+        keys=OptimizerSection,
         excluded=("LBFGS", "SparseAdam"),
         required=True,
+        named=True,
         has_state=True,
     ),
     "loss": Slot(
@@ -133,6 +139,7 @@ SLOTS: dict[str, Slot | type[Options]] = {
         provided=("optimizer",),
         nested={"schedulers": "lr_scheduler"},
         keys=SchedulerSection,
+        named=True,
         has_state=True,
     ),
     "lr_lambda": Slot(("toy",), num_inputs=1),
@@ -334,7 +341,8 @@ class ToyTrainer(BaseTrainer):
         self.data_loader = data_loader
         self.valid_data_loader = valid_data_loader
         self.lr_scheduler = lr_scheduler
-        self.scheduler_interval = config.section("lr_scheduler").interval if lr_scheduler else "epoch"
+        sections = by_name(config.section("lr_scheduler") if lr_scheduler else None)
+        self.scheduler_intervals = {name: section.interval for name, section in sections.items()}
         self.teacher = config.init_obj("teacher")
         self.train_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
         self.valid_metrics = MetricTracker("loss", metric_ftns=metric_ftns, device=device)
@@ -400,13 +408,14 @@ class ToyTrainer(BaseTrainer):
         return {f"val_{name}": value for name, value in values.items()}
 
     def _step_scheduler(self, interval: str, log: dict[str, float] | None = None) -> None:
-        if self.lr_scheduler is None or self.scheduler_interval != interval:
-            return
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
-            assert log is not None, "ReduceLROnPlateau steps per epoch"
-            self.lr_scheduler.step(log[self.monitor.metric])
-        else:
-            self.lr_scheduler.step()
+        for name, scheduler in by_name(self.lr_scheduler).items():
+            if self.scheduler_intervals[name] != interval:
+                continue
+            if isinstance(scheduler, ReduceLROnPlateau):
+                assert log is not None, "ReduceLROnPlateau steps per epoch"
+                scheduler.step(log[self.monitor.metric])
+            else:
+                scheduler.step()
 
 
 class PlainTrainer(BaseTrainer):

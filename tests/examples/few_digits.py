@@ -39,10 +39,8 @@ def write_few_digits(folder: Path) -> None:
 def on_few_digits(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Let `config`, of a MnistDataLoader, train on them on the CPU, in place; return it."""
     config["n_gpu"] = 0
-    config["data_loader"]["args"] |= {
-        "data_dir": str(folder),
-        "source": "mnist",
-        "batch_size": BATCH_SIZE,
-        "validation_split": NUM_VALID,
-    }
+    args = config["data_loader"]["args"]
+    args |= {"data_dir": str(folder), "source": "mnist", "batch_size": BATCH_SIZE}
+    if "validation_split" in args:
+        args["validation_split"] = NUM_VALID
     return config

@@ -92,7 +92,7 @@ def test_a_config_trains(path: Path, digits_dir: Path, tmp_path: Path) -> None:
     assert {step["kind"] for step in steps} == {"step"}
     assert epoch["kind"] == "epoch"
     assert len(steps) > 1 or epoch["loss"] == pytest.approx(steps[0]["loss"])
-    assert epoch["val_loss"] > 0
+    assert path.stem == "gan" or epoch["val_loss"] > 0  # which has nothing to validate
 
 
 @pytest.mark.skipif(not README.startswith("# PyTorch template"), reason="README.md is another project's")
