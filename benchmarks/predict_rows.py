@@ -34,8 +34,8 @@ CONFIG = {
 }
 TEXT = f"""\
 {NUM_ROWS:,} rows of {len(COLUMNS)} numbers, CSV to CSV, batches of {BATCH_SIZE}, an MLP with two hidden layers of 64: a
-prediction and one kept column a row. The other loop is written by hand with pyarrow's streaming reader and writer; it
-checks nothing. In turns in one process."""
+prediction and one kept column a row. The other loop is written by hand with pyarrow's streaming reader and writer, for
+this file and model alone: it checks nothing, and writes the same rows. In turns in one process."""
 
 
 def part(options: argparse.Namespace) -> Section:
@@ -77,14 +77,16 @@ def by_hand(run: Path, path: Path, out: Path) -> None:
     from predict import load_model
 
     model = load_model(run)
-    features, schema = COLUMNS[:-1], pa.schema([(COLUMNS[0], pa.string()), ("y", pa.float32())])
-    types = pa_csv.ConvertOptions(include_columns=[*features], column_types=dict.fromkeys(features, pa.float32()))
+    kept, *others, _ = COLUMNS  # the kept one is a feature too, and written as it is
+    types = {kept: pa.string()} | dict.fromkeys(others, pa.float32())
+    schema = pa.schema([(kept, pa.string()), ("y", pa.float32())])
+    options = pa_csv.ConvertOptions(include_columns=list(types), column_types=types)
     with pa_csv.CSVWriter(out, schema) as writer:
-        for block in pa_csv.open_csv(path, convert_options=types):
-            inputs = torch.from_numpy(np.stack([block.column(name).to_numpy() for name in features], axis=1))
+        for block in pa_csv.open_csv(path, convert_options=options):
+            columns = [block.column(name).cast(pa.float32()).to_numpy() for name in types]
+            inputs = torch.from_numpy(np.stack(columns, axis=1))
             outputs = torch.cat([model(batch) for batch in inputs.split(BATCH_SIZE)])
-            kept = block.column(COLUMNS[0]).cast(pa.string())
-            writer.write_batch(pa.record_batch([kept, pa.array(outputs[:, 0].numpy())], schema=schema))
+            writer.write_batch(pa.record_batch([block.column(kept), pa.array(outputs[:, 0].numpy())], schema=schema))
 
 
 def _train(path: Path, options: argparse.Namespace) -> Path:

@@ -19,8 +19,8 @@ from pyarrow import types
 from utils import ConfigError, fsync_dir, writing_to
 
 SUFFIXES = (".csv", ".parquet")
-# What a spreadsheet takes for a formula (OWASP, "CSV Injection"), unless it is a number such as -5.
-FORMULA, NUMBER = r"^[=+\-@\t\r\n]", r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+# What no spreadsheet takes for a formula (OWASP, "CSV Injection"): another first character, or a number such as -5.
+SAFE = r"^($|[^=+\-@\t\r\n]|[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$)"
 
 
 class OutputFile:
@@ -88,9 +88,9 @@ class OutputFile:
         return table
 
     def _guard(self, texts: Any) -> Any:
-        is_risky = pc.match_substring_regex(texts, FORMULA)
-        if not pc.any(is_risky).as_py():
+        is_risky = pc.invert(pc.match_substring_regex(texts, SAFE))
+        num_risky = pc.sum(is_risky).as_py() or 0
+        if num_risky == 0:
             return texts
-        is_risky = pc.and_not(is_risky, pc.match_substring_regex(texts, NUMBER))
-        self.num_guarded += pc.sum(is_risky).as_py() or 0
+        self.num_guarded += num_risky
         return pc.if_else(is_risky, pc.binary_join_element_wise("'", texts, ""), texts)

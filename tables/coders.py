@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from tables.columns import Column
-from tables.csv_mistakes import FLOAT32_END, NUMBER
+from tables.csv_mistakes import BLANKS, FLOAT32_END, NUMBER
 
-BLANKS = " \t"
 TRUE, FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 NUMBER_PATTERN = f"^(?:{NUMBER.pattern})$"
 EXPECTED = {"number": "a finite number", "bool": "true or false, yes or no, 1 or 0", "class": "one of the labels"}
@@ -100,8 +99,10 @@ class Coder:
         return Coded(*(part[index] for part in coded))
 
     def _coded(self, texts: pa.Array) -> Coded:
-        is_missing = self._is_gap(texts).to_numpy(zero_copy_only=False)
+        is_gap = self._is_gap(texts)
+        is_missing = is_gap.to_numpy(zero_copy_only=False)
         if self.column.kind == "date":
+            texts = pc.if_else(is_gap, pa.scalar(None, texts.type), texts)
             parts, is_wrong = self._date_parts(_parsed_dates(texts, self.column.format))
             return Coded(parts, is_missing, is_wrong & ~is_missing)
         values = np.full((len(texts), 1), np.nan)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+BLANKS = " \t"  # around a value; they are no part of it
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FLOAT32_END = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in float32
 

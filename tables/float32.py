@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import types
 
-from tables.csv_mistakes import FLOAT32_END, is_finite_float32
+from tables.csv_mistakes import BLANKS, FLOAT32_END, is_finite_float32
 
 EXACT_END = 2.0**24  # up to here float32 holds all integers; float64 holds them up to 2**53
 MIN_STEPS = 2.0**10  # of float32 between the smallest and the largest number of a column; with fewer, it warns
@@ -36,10 +38,12 @@ class FiniteNumbers:
 
 
 def as_rows(table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:
-    """Return the columns in float32. Raises ArrowInvalid where a number is not finite in it."""
+    """Return the columns, of numbers or text, in float32. Raises ArrowInvalid where a number is not finite in it."""
     rows = np.empty((table.num_rows, table.num_columns), dtype=np.float32)
     bounds = np.full((3, table.num_columns), -np.inf)
     for i, column in enumerate(table.columns if table.num_rows else []):
+        if types.is_string(column.type):
+            column = pc.cast(pc.ascii_trim(column, BLANKS), pa.float64())  # as pyarrow's CSV reader does
         values = column.to_numpy(zero_copy_only=False)
         low, high = float(values.min()), float(values.max())
         largest = max(-low, high)

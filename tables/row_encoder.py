@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tables.coders import BLANKS, Coder
+from tables.coders import Coder
 from tables.columns import Column
-from tables.csv_mistakes import is_finite_float32
+from tables.csv_mistakes import BLANKS, is_finite_float32
 from tables.float32 import Bounds, Rows
 from utils import DataError, nearest
 
@@ -81,11 +81,11 @@ class RowEncoder:
     # What CsvReader calls.
 
     def arrow_options(self, columns: list[str]) -> dict[str, Any]:
-        """Return how pyarrow reads the columns of a CSV file, in their order, and which texts are no values."""
+        """Return how pyarrow reads the columns of a CSV file, in their order, and which texts are no numbers."""
         text = pa.dictionary(pa.int32(), pa.string())  # each different text of a block is decoded, and coded, once
         are_text = {column.name for column in self.columns if column.kind != "number"}
         types = [text if name in are_text else pa.float64() for name in columns]
-        return {"types": types, "null_values": self.missing_values, "strings_can_be_null": True}
+        return {"types": types, "null_values": self.missing_values}
 
     def rows(self, table: pa.Table | pa.RecordBatch) -> tuple[Rows, Bounds]:
         """Return the columns, which are in the order of this encoder's. Raises ArrowInvalid where one is wrong."""
