@@ -40,6 +40,7 @@ class MappedBatches(BatchDataset):
         self.path = path
         self.checksum = checksum
         self.num_targets, self.is_class = num_targets, is_class
+        self.split_cache = path.parent
         self._damage: str | None = None
         try:
             self.table = np.load(path, mmap_mode="r")

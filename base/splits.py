@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from base.datasets import BatchDataset
+from base.split_cache import drawn
 from utils import ConfigError, DataError
-from utils.rng import permutation
 
 SPLIT_SEED = 0  # the split stays the same when the seed of a run changes, so that runs compare
 WHERE = "data_loader.args"
@@ -33,15 +34,16 @@ def split_samples(
 
     See BaseDataLoader for the arguments. Raises ConfigError; DataError where the test split is asked for and is empty.
     """
+    cache_dir = dataset.split_cache if isinstance(dataset, BatchDataset) else None
     if test_split is not None:
-        indices = _train_or_test(dataset, test_split, training, indices)
+        indices = _train_or_test(dataset, test_split, training, indices, cache_dir)
     if not training:
         samples = torch.arange(num_samples(dataset)) if indices is None else indices
         return samples, dataset, samples[:0]
     classes = dataset.held_targets() if isinstance(dataset, BatchDataset) else None
     valid_dataset = dataset if valid_dataset is None else valid_dataset
     samples, held_out = train_and_valid(
-        dataset, valid_dataset, validation_split, indices, valid_indices, split_seed, fold, classes
+        dataset, valid_dataset, validation_split, indices, valid_indices, split_seed, fold, classes, cache_dir
     )
     if validation_set is not None:
         return samples, validation_set, torch.arange(num_samples(validation_set))
@@ -49,7 +51,7 @@ def split_samples(
 
 
 def _train_or_test(
-    dataset: Dataset[Any], test_split: float | int, training: bool, indices: Tensor | None
+    dataset: Dataset[Any], test_split: float | int, training: bool, indices: Tensor | None, cache_dir: Path | None
 ) -> Tensor | None:
     """Return the samples that are not, or are, the test split; of `indices`, or of all, which None is."""
     if test_split == 0 and not training:
@@ -57,7 +59,7 @@ def _train_or_test(
     if test_split == 0:
         return indices
     size = num_samples(dataset if indices is None else indices)
-    kept, held_out = split_indices(size, test_split, f"{WHERE}.test_split", indices=indices)
+    kept, held_out = split_indices(size, test_split, f"{WHERE}.test_split", indices=indices, cache_dir=cache_dir)
     return kept if training else held_out
 
 
@@ -70,6 +72,7 @@ def train_and_valid(
     split_seed: int,
     fold: str | None = None,
     classes: Tensor | None = None,
+    cache_dir: Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the indices of `dataset` to train on, and those of `valid_dataset` that are held out.
 
@@ -85,16 +88,23 @@ def train_and_valid(
     if valid_indices is not None:
         return _without(valid_indices, num_samples(valid_dataset), indices, num_samples(dataset))
     size = num_samples(dataset if indices is None else indices)
-    return split_indices(size, validation_split, f"{WHERE}.validation_split", indices=indices, seed=split_seed)
+    how: dict[str, Any] = {"indices": indices, "seed": split_seed, "cache_dir": cache_dir}
+    return split_indices(size, validation_split, f"{WHERE}.validation_split", **how)
 
 
 def split_indices(
-    num_samples: int, held_out: float | int, where: str, *, indices: Tensor | None = None, seed: int = SPLIT_SEED
+    num_samples: int,
+    held_out: float | int,
+    where: str,
+    *,
+    indices: Tensor | None = None,
+    seed: int = SPLIT_SEED,
+    cache_dir: Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (kept, held out) indices, each (n,) int64, ascending, a function of `seed`, which no run's seed changes.
 
     `held_out` is a fraction in [0, 1) or a number of samples; `where` is the config path for the error. What is split
-    is range(num_samples), or `indices`, (num_samples,).
+    is range(num_samples), or `indices`, (num_samples,). A large split is kept in `cache_dir` for the next run.
     Raises ConfigError where nothing would be left to keep, or where a fraction holds out nothing.
     """
     size = int(num_samples * held_out) if isinstance(held_out, float) else held_out
@@ -104,10 +114,7 @@ def split_indices(
     if size == 0:
         samples = torch.arange(num_samples) if indices is None else indices
         return samples, samples[:0]
-    is_held_out = np.zeros(num_samples, dtype=bool)  # for very many samples this takes less than to sort them
-    order = permutation(num_samples, torch.Generator().manual_seed(seed))
-    is_held_out[order[:size].numpy()] = True
-    del order
+    is_held_out = drawn(num_samples, size, seed, cache_dir)
     kept, held = (
         np.flatnonzero(mask) if indices is None else indices.numpy()[mask] for mask in (~is_held_out, is_held_out)
     )

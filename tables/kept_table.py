@@ -33,6 +33,7 @@ class KeptBatches(TensorBatches):
         self._noted: str | None = read_notes(path).get("fingerprint")
         table = torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": a tensor may be written to, the file not
         super().__init__(*inputs_and_targets(table, num_targets, is_class))
+        self.split_cache = path.parent
 
     def __getitems__(self, indices: Indices) -> tuple[Tensor, Tensor]:
         self._checked.raise_if_damaged()
@@ -64,6 +65,7 @@ def find_kept(cache_dir: Path, key: str) -> Path | None:
 
 def keep_table(table: Tensor, batches: TensorBatches, cache_dir: Path, key: str, notes: dict[str, Any]) -> None:
     """Write a table, and `notes`, for the next run, in a thread: this run need not wait. A failure is a warning."""
+    batches.split_cache = cache_dir
     thread = threading.Thread(target=_keep, args=(table.numpy(), batches, cache_dir, key, notes), name="keep-table")
     thread.start()  # which the end of the program waits for
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler, WeightedRandomSampler
 
-from base import BaseDataLoader, TensorBatches, sampling, split_indices
+from base import BaseDataLoader, TensorBatches, sampling, split_cache, split_indices
 from base.sampling import DrawnBatchSampler, EpochBatchSampler
 from utils import ConfigError, inf_loop
 
@@ -182,6 +183,26 @@ def test_split_is_the_same_whatever_the_global_seed_and_leaves_it_alone() -> Non
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     assert [part.tolist() for part in split_indices(100, 0.2, "where")] == [part.tolist() for part in first]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\0" * 4, b"\0" * 129, b"\1" * 129])
+def test_a_split_that_was_kept_is_the_same_and_where_it_is_damaged_it_is_drawn(
+    damaged: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split_cache, "MIN_SAMPLES", 1000)
+    expected = split_indices(1000, 0.2, "where")
+
+    def check() -> None:
+        for indices in (None, torch.arange(1000)):
+            found = split_indices(1000, 0.2, "where", indices=indices, cache_dir=tmp_path / "cache")
+            assert all(map(torch.equal, found, expected))
+
+    check()
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_bytes(damaged)
+    check()
+    monkeypatch.delattr(split_cache, "_draw")
+    check()
 
 
 def test_split_is_spread_over_the_samples_rather_than_one_end_of_them() -> None:

@@ -376,6 +376,7 @@ def _keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small files be kept too."""
     for module in ("data_loader.csv_data", "tables.open"):
         monkeypatch.setattr(f"{module}.MIN_BYTES", 1)
+    monkeypatch.setattr("base.split_cache.MIN_SAMPLES", 1)
 
 
 def wait() -> None:
@@ -398,6 +399,7 @@ def test_the_second_run_gets_the_same_batches_from_the_kept_file(
     first = load(path, target, **args, max_memory=max_memory)
     wait()
     monkeypatch.setattr(RowEncoder, "rows", None)  # nothing is parsed
+    monkeypatch.setattr("base.split_cache._draw", None)  # nor drawn
     second = load(path, target, **args, max_memory=max_memory)
     assert type(memory.dataset) is (TensorBatches if max_memory == 4 else MappedBatches)
     assert type(second.dataset) is (KeptBatches if max_memory == 4 else MappedBatches)
