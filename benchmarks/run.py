@@ -19,6 +19,7 @@ PARTS = (
     "gpu",
     "model_size",
     "csv_scaling",
+    "table_rows",
     "predict_rows",
     "image_loading",
     "checkpoint_stall",

@@ -106,8 +106,7 @@ class Coder:
             parts, is_wrong = self._date_parts(_parsed_dates(texts, self.column.format))
             return Coded(parts, is_missing, is_wrong & ~is_missing)
         values = np.full((len(texts), 1), np.nan)
-        present = [(i, text) for i, text in enumerate(texts.to_pylist()) if not is_missing[i]]
-        values[[i for i, _ in present], 0] = self._codes_of([text for _, text in present])
+        values[~is_missing, 0] = self._codes_of(texts.filter(pc.invert(is_gap)).to_pylist())
         is_wrong = np.isnan(values[:, 0]) & ~is_missing
         return Coded(values, is_missing, is_wrong)
 
@@ -116,9 +115,11 @@ class Coder:
             return [1.0 if text.lower() in TRUE else 0.0 if text.lower() in FALSE else np.nan for text in labels]
         if self.grows:
             with self._lock:
-                return [float(self.codes.setdefault(label, len(self.codes))) for label in labels]
+                for label in labels:
+                    if label not in self.codes:
+                        self.codes[label] = len(self.codes)
         unseen = 0 if self.column.kind == "category" else np.nan
-        return [float(self.codes.get(label, unseen)) for label in labels]
+        return [self.codes.get(label, unseen) for label in labels]
 
     def _is_gap(self, texts: pa.Array) -> pa.Array:
         is_named = pc.is_in(texts, value_set=pa.array(sorted(self.missing_values), texts.type))
