@@ -249,9 +249,10 @@ def test_a_file_is_read_as_the_csv_module_reads_it(seed: int, tmp_path: Path, mo
             file.write(end * draw.choice([0, 0, 0, 1]))
     with open(path, newline="", encoding="utf-8") as file:
         rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row][1:]
-    chunks = list(csv_chunks(path, CsvFormat(), NumberEncoder(["x"]), ["note"], ["y"]))
+    chunks = list(csv_chunks(path, CsvFormat(), NumberEncoder(["x"]), ["note", "x"], ["y"]))
     good = [row for _, row in rows if row[1] != "bad"]
-    assert [note for chunk in chunks for note in chunk.kept["note"].to_pylist()] == [row[0] for row in good]
+    kept = pa.concat_tables([chunk.kept for chunk in chunks])
+    assert list(zip(kept["note"].to_pylist(), kept["x"].to_pylist(), strict=True)) == [tuple(row) for row in good]
     found = torch.cat([chunk.inputs for chunk in chunks])
     assert torch.equal(found, torch.tensor([[float(row[1])] for row in good]).reshape(-1, 1))
     mistakes = [f"{path}: row {n}, column 'x': 'bad' is not a finite number" for n, row in rows if row[1] == "bad"]
