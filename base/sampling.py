@@ -14,7 +14,7 @@ from base.share import WHOLE, Share
 from utils.rng import cpu_rng_kept, mix_seed, permutation, seed_cpu
 
 T = TypeVar("T")
-LOOKUP_SAMPLES = 1 << 20
+LOOKUP_SAMPLES = 1 << 18
 WINDOW_BLOCKS = 256  # so many blocks are shuffled together, unless the dataset says otherwise
 
 

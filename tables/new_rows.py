@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from base import Chunk, NewInputs
 from tables.new_csv import COMMAS, CsvFormat, Encoder, csv_chunks, without
 from tables.number_encoder import check_names
-from tables.parquet_files import CHUNK_ROWS, reading
 from utils import DataError, nearest
 from utils.files import open_regular
 
@@ -57,6 +55,10 @@ class NewRows(NewInputs):
             yield from csv_chunks(path, self.csv, self.encoder, keep, self.target_names)
 
     def _parquet_chunks(self, path: Path, keep: Sequence[str]) -> Iterator[Chunk]:
+        import pyarrow.parquet as pq  # takes memory, which training from CSV does without
+
+        from tables.parquet_files import CHUNK_ROWS, reading
+
         files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         if not files:
             raise DataError(f"{path}: has no .parquet file")
