@@ -39,7 +39,7 @@ def try_out(builder: Builder) -> None:
 def _attempts(builder: Builder) -> Iterator[Callable[[], Any]]:
     for name in ("loss", "metrics"):
         if _is_complete(builder, name):
-            yield partial(builder.build, name)
+            yield partial(_build_measure, builder, name)
     yield from _nested_attempts(builder)
     yield partial(_try_schedules, builder)
 
@@ -50,6 +50,21 @@ def _is_complete(builder: Builder, name: str) -> bool:
         if first_key(path) == name and slot.missing(slot.find(section["type"], path), section["args"]):
             return False
     return True
+
+
+def _build_measure(builder: Builder, name: str) -> None:
+    """Build the loss or the metrics; let pass what is refused for the lack of an argument that the data may give."""
+    optional = {
+        argument
+        for path, section, slot in sections(builder.config, builder.slots)
+        for argument, parameter in slot.parameters(slot.find(section["type"], path)).items()
+        if first_key(path) == name and parameter.default is None and argument not in section["args"]
+    }
+    try:
+        builder.build(name)
+    except ConfigError as error:
+        if not any(f"`{argument}`" in str(error) for argument in optional):  # in the words of torchmetrics
+            raise
 
 
 def _nested_attempts(builder: Builder) -> Iterator[Callable[[], Any]]:

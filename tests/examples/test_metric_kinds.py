@@ -20,6 +20,7 @@ from few_digits import NUM_STEPS
 from helpers import assert_equal, epochs_of, newest, records_of
 from logger import heatmap
 from model.model import MnistModel
+from utils import ConfigError
 
 METRICS = [
     "accuracy",
@@ -88,3 +89,19 @@ def test_they_are_resumed_and_measured_by_test_too(config: dict[str, Any], run_d
     assert records_of(run_dir) == records_of(part)
     measured = evaluate("-r", str(run_dir))
     assert measured.keys() == {"loss", "accuracy", *(f"by_class/{i}" for i in range(10))}
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ({"type": "MulticlassRecall"}, "`num_classes` can only be `None`"),
+        ({"type": "BinaryRecall", "args": {"threshold": 2.0}}, "`threshold` to be a float"),
+    ],
+)
+def test_what_only_the_data_may_give_is_missed_when_that_is_there(
+    config: dict[str, Any], metric: dict[str, Any], reason: str
+) -> None:
+    config["metrics"] = [metric]
+    with pytest.raises(ConfigError, match=reason):
+        train(config)
+    assert not list(Path(config["trainer"]["save_dir"]).rglob("*.pth"))
