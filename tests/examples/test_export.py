@@ -86,7 +86,7 @@ def test_other_formats_give_the_same(
     assert torch.equal(run_the_card(folder, monkeypatch, features=features), model(features))
 
 
-NOT_EXPORTED: dict[str, str] = {}
+NOT_EXPORTED = {"configs/gan.json": "of several models, predict_batch in trainer/batch.py must say which to export"}
 """Why a config is not exported, by its path."""
 
 
