@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     cli = make_parser().parse_args(argv)
     paths = chosen_checkpoints(cli.resume, cli.best, BEST)
     if len(paths) < 2:
-        raise ConfigError("one checkpoint has no average: give several after -r, or --best N")
+        raise ConfigError("an average needs several checkpoints: give more after -r, or --best N")
     config = parse_config(cli, paths[0])
     logger = config.get_logger("average")
     for path in paths:
@@ -70,7 +70,7 @@ def measure_batch_norm(model: nn.Module, config: ConfigParser) -> None:
 
 
 def parse_config(cli: argparse.Namespace, checkpoint: Path) -> ConfigParser:
-    """Return the config of the run that a checkpoint is of, or the one that the command line names."""
+    """Return the config of a checkpoint's run, or the one that the command line names."""
     parser = argparse.ArgumentParser(prog="average.py", allow_abbrev=False)
     for flags in (("-r", "--resume"), ("-c", "--config"), ("-d", "--device")):
         parser.add_argument(*flags)
@@ -82,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="average.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("-r", "--resume", nargs="+", required=True, metavar="RUN", help="runs, or checkpoints")
-    parser.add_argument("--best", type=int, metavar="N", help="of each run the N best epochs; default: its best one")
+    parser.add_argument("--best", type=int, metavar="N", help="the N best epochs of each run; default: its best one")
     parser.add_argument("-o", "--output", metavar="FILE", help="default: averaged.pth beside the first checkpoint")
     parser.add_argument("-c", "--config", help="another config than the first run's own")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")

@@ -31,8 +31,8 @@ from slots import SLOTS
 from trainer.batch import run_batch
 from utils import DataError, exit_on_user_error
 
-MAX_BATCHES = 100  # that are compared
-NUM_SHOWN = 8  # batches that show how the model is called
+MAX_BATCHES = 100  # compared with the exported model
+NUM_SHOWN = 8  # batches from which it is learned how the model is called
 
 
 def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
@@ -57,7 +57,7 @@ def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
         about |= about_outputs(kind_of(config["loss"]), about["outputs"], about["classes"])
         about |= {"check": parity._asdict(), "config": config.config, "facts": config.facts}
         write_card(temp, about)
-    logger.info(f"{folder}: {path.name}, epoch {about['epoch']}, as {name}")
+    logger.info(f"{folder}: {path.name}, epoch {about['epoch']}, exported as {name}")
     logger.info(
         f"the same on {parity.num_batches} batches ({parity.num_samples:,} samples) of the {split} data: largest "
         f"difference {parity.absolute:.3g} absolute, {parity.relative:.3g} relative"
@@ -66,7 +66,7 @@ def main(config: ConfigParser, name: str, folder: Path | None = None) -> Path:
 
 
 def held_out(config: ConfigParser) -> tuple[DataLoader[Any], Iterable[Any], str]:
-    """Return a loader, its batches of the test split, or else of validation or training, and which of these it is."""
+    """Return a loader, its batches of the test, or else validation or training split, and the name of that split."""
     try:
         data_loader, split = test_loader(config), "test"
     except DataError:  # there may be no test split
@@ -82,8 +82,8 @@ def parse_args(argv: list[str] | None = None) -> tuple[ConfigParser, str, Path |
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-r", "--resume", help="run directory (its best checkpoint) or checkpoint")
     parser.add_argument("-c", "--config", help="another config than the run's own")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="by default onnx")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="by default RUN/export-FORMAT")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RUN/export-FORMAT")
     config = ConfigParser.from_args(parser, slots=SLOTS, argv=argv, prefer=BEST)
     cli = parser.parse_args(argv)
     return config, cli.format, cli.output

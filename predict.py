@@ -32,7 +32,7 @@ from trainer.batch import predict_batch
 from utils import ConfigError, DataError, exit_on_user_error
 from utils.nested import tensors_of
 
-ROWS_SKIPPED = 8  # exit code: the output is there, but some of the input is not in it
+ROWS_SKIPPED = 8  # exit code: the output is written, but some input rows are missing from it
 
 
 def load_model(run: str | Path, device: str | None = None) -> nn.Module:
@@ -45,9 +45,9 @@ def load_model(run: str | Path, device: str | None = None) -> nn.Module:
 
 
 class Predictor:
-    """A model with what turns new inputs into batches, and outputs into names and values.
+    """A model, with all that turns new inputs into batches, and outputs into names and values.
 
-    May be called by several threads: it changes nothing of itself or of the process.
+    Several threads may call it: it has no state that a call changes.
     """
 
     def __init__(self, model: nn.Module, inputs: NewInputs, meaning: Meaning, batch_size: int) -> None:
@@ -60,10 +60,10 @@ class Predictor:
     def load(
         cls, run: str | Path, device: str | None = None, *, batch_size: int | None = None, outputs: Kind | None = None
     ) -> Predictor:
-        """Load a checkpoint, or of a run directory the best one; batch size and kind of outputs are the run's.
+        """Load a checkpoint, or the best one of a run directory; batch size and kind of outputs default to the run's.
 
-        With the batch size of test.py, which is the config's, outputs are equal to the bit. `outputs` says what they
-        are where the loss does not (see prediction/meaning.py). Raises UserErrors.
+        With the config's batch size, outputs equal those of test.py to the bit. `outputs` says what they
+        are if the loss does not (see prediction/meaning.py). Raises UserErrors.
         """
         loaded = load_run(run, device)
         config = loaded.config
@@ -126,10 +126,8 @@ def main(args: argparse.Namespace) -> int:
             if chunk.size:
                 output.write(table)
         if output.num_rows == 0:
-            raise DataError(
-                f"{args.input}: has nothing to predict for" + f"; {num_skipped:,} are bad" * bool(num_skipped)
-            )
-    guarded = f"; ' put before {output.num_guarded:,} texts like formulas" if output.num_guarded else ""
+            raise DataError(f"{args.input}: nothing to predict for" + f"; {num_skipped:,} bad rows" * bool(num_skipped))
+    guarded = f"; {output.num_guarded:,} texts that look like formulas got a leading '" if output.num_guarded else ""
     print(f"{args.output}: {output.num_rows:,} predictions, {num_skipped:,} skipped{guarded}")
     return ROWS_SKIPPED if num_skipped else 0
 
@@ -143,10 +141,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--id", action="append", default=[], metavar="COLUMN", help="a column of the input to keep; repeatable"
     )
-    parser.add_argument("--batch-size", type=_positive, help="by default the config's, which test.py has too")
+    parser.add_argument("--batch-size", type=_positive, help="default: the config's, as in test.py")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
-    parser.add_argument("--skip-bad-rows", action="store_true", help=f"leave them out, and exit with {ROWS_SKIPPED}")
-    parser.add_argument("--outputs", choices=KINDS, help="what the model's outputs are, where its loss does not say")
+    parser.add_argument("--skip-bad-rows", action="store_true", help=f"skip bad rows, and exit with {ROWS_SKIPPED}")
+    parser.add_argument("--outputs", choices=KINDS, help="what the model's outputs are, if its loss does not say")
     return parser.parse_args(argv)
 
 

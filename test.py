@@ -28,7 +28,7 @@ OPTIONS = [CustomArg(["--bs", "--batch_size"], type=int, target="data_loader;arg
 
 
 def main(config: ConfigParser, draws: bool = False) -> dict[str, float]:
-    """Print and return the loss and metrics of the checkpoint over the whole test split; draw them where asked to."""
+    """Print and return the loss and metrics of the checkpoint over the whole test split; `draws`: figures too."""
     logger = config.get_logger("test")
     device, _ = prepare_device(config["n_gpu"], config["device"])
     path, checkpoint = given_checkpoint(config)
@@ -40,14 +40,14 @@ def main(config: ConfigParser, draws: bool = False) -> dict[str, float]:
     metrics = MetricTracker("loss", metric_ftns=config.init_obj("metrics"), device=device)
 
     resolved = getattr(data_loader, "resolved_args", {}).items()
-    data = ", ".join(f"{key} {value}" for key, value in resolved if not isinstance(value, dict))
+    data = "".join(f", {key} {value}" for key, value in resolved if not isinstance(value, dict))
     num_samples = getattr(data_loader, "n_samples", len(data_loader.dataset))
-    logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples {data}".rstrip())
+    logger.info(f"{path}, epoch {checkpoint.get('epoch')}, on {num_samples:,} test samples{data}")
     batches = in_order(data_loader)
     result = evaluate(model, criterion, follow(counted(batches), "test", len(batches)), metrics, device)
     for name, value in result.items():
         logger.info(f"{name}: {value:.6f}")
-    if config.resume:  # with a config of the run, not of another
+    if config.resume:  # with the run's own config, not another
         record_test(path, checkpoint.get("epoch"), result, num_samples)
     if draws:
         columns, step = columns_of(data_loader, config.facts), checkpoint["position"]["global_step"]

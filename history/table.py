@@ -112,7 +112,7 @@ def _values(runs: Sequence[Run], key: str) -> list[Any]:
     found = tops or [path for path in known if path.endswith(f".{key}")]
     if len(found) > 1 and not tops:
         names = ", ".join(short_names(known)[path] for path in found)
-        raise HistoryError(f"{key}: may be any of {names}", exit_code=2)
+        raise HistoryError(f"{key}: ambiguous: {names}", exit_code=2)
     if not found and runs:
         short = short_names(known)
         near = difflib.get_close_matches(key, [*short.values(), *known], n=1, cutoff=0.5)

@@ -57,4 +57,4 @@ def check_same_sweep(saved: dict[str, Any], now: Mapping[str, Any], where: Path)
     if changed:
         more = f" (and {len(changed) - MAX_CHANGES} more)" if len(changed) > MAX_CHANGES else ""
         what = f"{'; '.join(changed[:MAX_CHANGES])}{more}"
-        raise ConfigError(f"{where}: began otherwise: {what}; give this sweep a --name of its own")
+        raise ConfigError(f"{where}: started differently: {what}; give this sweep a --name of its own")

@@ -169,7 +169,7 @@ def test_a_grid_with_a_point_that_fails(tmp_path: Path) -> None:
     changed = command(tmp_path, config, {"optimizer.args.lr": [0.01, 0.05]}, "--sampler", "grid", "--seeds", "2")
     with pytest.raises(
         ConfigError,
-        match=r"toy-space: began otherwise: space\[0\].choices: was .*; give this sweep a --name of its own",
+        match=r"toy-space: started differently: space\[0\].choices: was .*; give this sweep a --name of its own",
     ):
         sweep.main(changed, slots=toy.SLOTS)
 

@@ -114,8 +114,8 @@ def test_what_does_not_fit_is_refused(run_dir: Path, tmp_path: Path) -> None:
         CheckpointError, match=r"other\.pth: is not like .*: fc2\.bias is float32 \[7\], not float32 \[10\]"
     ):
         average.main(["-r", *both])
-    with pytest.raises(ConfigError, match="one checkpoint has no average"):
+    with pytest.raises(ConfigError, match="an average needs several checkpoints"):
         average.main(["-r", str(run_dir)])
-    with pytest.raises(CheckpointError, match=r"9 best are asked for, but checkpoints of \d epochs are there"):
+    with pytest.raises(CheckpointError, match=r"--best 9, but only \d epochs have a checkpoint"):
         average.main(["-r", str(run_dir), "--best", "9"])
     assert sorted(run_dir.iterdir()) == before

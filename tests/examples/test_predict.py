@@ -182,7 +182,7 @@ def test_bad_rows_in_memory_are_named(run: Path, values: Any, message: str) -> N
 BAD_CSV = {
     "missing file": (None, "cannot be read: No such file"),
     "empty": (b"", "is empty"),
-    "header alone": (b"id,x0,x1,x2\n", "has nothing to predict for"),
+    "header alone": (b"id,x0,x1,x2\n", "nothing to predict for"),
     "no header": (b"1,2,3,4\n", "row 1: holds only numbers"),
     "missing column": (b"id,x0,x1,X2\n1,2,3,4\n", "has no column 'x2'; did you mean 'X2'?"),
     "missing id": (b"ID,x0,x1,x2\n1,2,3,4\n", "has no column 'id'; did you mean 'ID'?"),
