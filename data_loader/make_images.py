@@ -25,3 +25,4 @@ def write_digits(path: Path, count: int | None = None) -> None:
 
 if __name__ == "__main__":
     write_digits(PATH)
+    print(f"wrote {PATH}/")

@@ -27,3 +27,4 @@ def write_shards(path: Path) -> None:
 
 if __name__ == "__main__":
     write_shards(PATH)
+    print(f"wrote {PATH}/")

@@ -1,4 +1,4 @@
-"""Write known tables as CSV: those that scikit-learn carries, and a made one that has everything at once."""
+"""Write known tables as CSV: those that come with scikit-learn, and a synthetic one with columns of every kind."""
 
 from __future__ import annotations
 
@@ -78,4 +78,6 @@ def write_tables(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("data/tables"))
-    write_tables(parser.parse_args().folder)
+    folder = parser.parse_args().folder
+    write_tables(folder)
+    print(f"wrote {folder}/: {', '.join(TABLES)}")

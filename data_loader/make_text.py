@@ -50,3 +50,4 @@ def write_texts(path: Path, count: int = NUM_TEXTS, praise_every: int = 2) -> No
 if __name__ == "__main__":
     write_texts(PATH)
     write_texts(RARE_PATH, praise_every=20)
+    print(f"wrote {PATH} and {RARE_PATH}")
