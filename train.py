@@ -28,7 +28,7 @@ OPTIONS = [
 
 
 def build_trainer(config: ConfigParser) -> Trainer:
-    """Build the objects that the config names, and the trainer that trains them."""
+    """Build the objects that the config names, and their trainer."""
     options = config.section("trainer")
     device, _ = prepare_device(config["n_gpu"], config["device"])
     set_process_modes(options, device)
@@ -38,14 +38,14 @@ def build_trainer(config: ConfigParser) -> Trainer:
     valid_data_loader = data_loader.split_validation()
     config.facts = to_device(config.facts, device)
 
-    seed_everything(config["seed"])  # again: a model begins the same whatever the data drew
+    seed_everything(config["seed"])  # again: initial weights do not depend on what the loader drew
     model = prepare_model(config.init_obj("arch"), data_loader, config, device)
     criterion = config.init_obj("loss")
     if isinstance(criterion, nn.Module):
         criterion = criterion.to(device)
     metrics = config.init_obj("metrics")
 
-    # Delete the config's lr_scheduler section for a constant learning rate. Of several optimizers, these are dicts.
+    # Delete the config's lr_scheduler section for a constant learning rate. With several optimizers, these are dicts.
     params = param_groups(model, config["optimizer"])
     config.resolve("optimizer", fast_kernels(config.init_ftn("optimizer"), params, options))
     optimizer = config.init_obj("optimizer", params=params)
@@ -66,10 +66,10 @@ def build_trainer(config: ConfigParser) -> Trainer:
 
 
 def main(config: ConfigParser) -> None:
-    """Train, or resume training, as the config says; with --check or --lr-find, only try it."""
+    """Train, or resume training, as the config says; with --check or --lr-find, only try it out."""
     choose_batch_size(config, build_trainer)
     if config.num_folds:
-        from prediction.kfold import table, train_folds  # with what an ordinary run does without
+        from prediction.kfold import table, train_folds  # which an ordinary run does not need
         from trainer.batch import run_batch
 
         print("\n".join(table(train_folds(config, config.num_folds, build_trainer, run_batch))))

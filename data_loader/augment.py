@@ -15,9 +15,9 @@ MAX_ASPECT = 3.3  # of the erased rectangle, either way
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What a training image goes through; with the defaults nothing.
+    """Random changes to training images; with the defaults none.
 
-    Each step takes numbers of its own among those of a sample, so that turning one off does not change the others.
+    Each step uses its own random numbers of a sample, so turning one off does not change the others.
     """
 
     max_shift: int = 0  # pixels
@@ -32,7 +32,7 @@ class Augmentation:
 
 
 def random_shift(images: Tensor, uniforms: Tensor, max_shift: int) -> Tensor:
-    """Move each image by up to `max_shift` pixels, down or up and right or left; what moves in repeats the border.
+    """Move each image by up to `max_shift` pixels, vertically and horizontally; what moves in repeats the border.
 
     A random crop of the padded image. `images` is (N, C, H, W); `uniforms`, (N, 2) in [0, 1), says how far.
     """
@@ -54,7 +54,7 @@ def random_flip(images: Tensor, uniforms: Tensor, probability: float) -> Tensor:
 def random_erasing(images: Tensor, uniforms: Tensor, probability: float) -> Tensor:
     """Set a rectangle of each image to the image's mean with `probability`; `uniforms` is (N, 5) in [0, 1).
 
-    Zhong et al. 2017, "Random erasing data augmentation", whose ranges of area and aspect these are.
+    Zhong et al. 2017, "Random erasing data augmentation", with its ranges of area and aspect ratio.
     """
     height, width = images.shape[2:]
     is_erased = uniforms[:, 0] < probability
@@ -67,7 +67,7 @@ def random_erasing(images: Tensor, uniforms: Tensor, probability: float) -> Tens
 
 
 def _inside(uniforms: Tensor, lengths: Tensor, size: int) -> Tensor:
-    """Return which of `size` pixels lie in a stretch of a given length at a random place, (N, size) bool."""
+    """Return which of `size` pixels lie in an interval of a given length at a random place, (N, size) bool."""
     lengths = lengths.round().clamp(1, size)
     starts = (uniforms * (size - lengths + 1)).floor()  # (N,)
     pixels = torch.arange(size, device=uniforms.device)

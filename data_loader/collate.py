@@ -15,7 +15,7 @@ Collate = Callable[[list[Any]], Any]
 
 
 class Padded(NamedTuple):
-    """Sequences of different lengths as one tensor, which ends with padding."""
+    """Sequences of different lengths as one tensor, padded at the end."""
 
     values: Tensor  # (N, T, ...), T the longest of them
     lengths: Tensor  # (N,) int64
@@ -28,7 +28,7 @@ def stack(samples: Sequence[tuple[Any, Any]]) -> Any:
 
 
 def pad(samples: Sequence[tuple[Tensor, Any]], value: float = 0.0) -> tuple[Padded, Tensor]:
-    """Return inputs (T_i, ...) of different lengths, with `value` after their ends, and targets (N, ...).
+    """Return inputs (T_i, ...) padded with `value` at the end, and targets (N, ...).
 
     The length of a batch is that of its longest sequence.
     """

@@ -30,9 +30,9 @@ class CsvDataLoader(BaseDataLoader):
     may hold anything. `test_split` (a fraction, or a count of rows) is held out for testing, always the same rows.
     The model scales them (see `BaseModel.adapt`).
 
-    A file of 50 MB and more is parsed once: with `cache`, the next run maps the table that was kept in `cache_dir`,
-    and gets the same batches. A table of more than `max_memory` (GiB; estimated) is converted once into a file there,
-    whatever `cache` says, and shuffled by blocks. `max_memory` does not depend on the machine, so a run is the same on
+    A file of 50 MB or more is parsed once: with `cache`, the next run maps the table saved in `cache_dir`, and gets the
+    same batches. A table of more than `max_memory` (GiB; estimated) is converted once into a file there, even without
+    `cache`, and shuffled by blocks. `max_memory` does not depend on the machine, so a run is the same on
     every machine.
     """
 
@@ -57,8 +57,8 @@ class CsvDataLoader(BaseDataLoader):
     ) -> None:
         """Load the rows of the training split, or with `training=False` of the test split.
 
-        Raises DataError, with row and column, where the file is missing, empty, ragged, lacks a column, or holds
-        something other than a finite float32 where a number belongs; ConfigError where the arguments make no sense.
+        Raises DataError, with row and column, if the file is missing, empty, ragged, lacks a column, or has
+        something other than a finite float32 in one; ConfigError if the arguments make no sense.
         """
         _check_delimiter(delimiter)
         reader = CsvReader(Path(path), delimiter)
@@ -75,7 +75,7 @@ class CsvDataLoader(BaseDataLoader):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return the names of the features in their order, by which new rows are read."""
+        """Return the names of the features in order, for reading new rows."""
         return {"feature_names": self.features}
 
     @classmethod
@@ -102,7 +102,7 @@ def _load(
     if sample.num_rows * len(columns) * FLOAT32_BYTES > max_bytes:
         mapped = MappedBatches(*cached_table(reader, columns, sample, cache_dir))
         if not training:
-            mapped.fingerprint()  # waits until it is checked, as a trainer does before it trains
+            mapped.fingerprint()  # waits until the file is checked, as a trainer does before training
         return mapped
     key, keeps = sample.key(columns), cache and reader.num_bytes >= MIN_BYTES
     kept = find_kept(cache_dir, key) if keeps else None
@@ -131,7 +131,7 @@ def _column(reader: CsvReader, name: str) -> Tensor:
 
 def _in_memory(reader: CsvReader, columns: list[str]) -> Tensor:
     """Return the columns as a tensor (rows, columns), float32."""
-    data = bytearray()  # grows in place: a large one by moving its pages, so that there are never two
+    data = bytearray()  # grows in place: a large one moves its pages, so there are never two
     for rows in reader.blocks(columns):
         data += rows.data
     return torch.frombuffer(data, dtype=torch.float32).view(-1, len(columns))

@@ -24,7 +24,7 @@ class HfDataLoader(BaseDataLoader):
     """Batches of inputs (N, F) float32, one for each of `columns`, and a target: (N,) int64, or (N, 1) float32.
 
     A single column of lists gives inputs (T_i, ...) of their own type, for `"collate": "pad"`. `path` is a directory
-    that `save_to_disk` wrote, of which `split` names the part, or a Parquet, CSV, JSON or Arrow file. Nothing is
+    that `save_to_disk` wrote, and `split` the part of it, or a Parquet, CSV, JSON or Arrow file. Nothing is
     downloaded.
     """
 
@@ -108,7 +108,9 @@ def _load(path: str, split: str, cache_dir: str) -> Any:
         else:
             builder = BUILDERS.get(Path(path).suffix)
             if builder is None:
-                raise DataError(f"{path}: a directory of save_to_disk, or a file that ends with {', '.join(BUILDERS)}")
+                raise DataError(
+                    f"{path}: give a directory of save_to_disk, or a file that ends with {', '.join(BUILDERS)}"
+                )
             if not Path(path).is_file():
                 raise DataError(f"{path}: cannot be read: No such file or directory")
             loaded = datasets.load_dataset(builder, data_files=path, split="train", cache_dir=cache_dir)

@@ -29,13 +29,13 @@ TRAIN, VALID, TEST = range(3)
 class ImageFolderDataLoader(BaseDataLoader):
     """Batches of images (N, channels, H, W) float32 in [0, 1], and labels (N,) int64.
 
-    `path` has a directory for each class; or it has train/, with these in it, and val/ and test/ where there are such
-    splits. Without val/ (or test/), `validation_split` (or `test_split`) of the training images is held out, by a hash
-    of each name: a file that is added later moves no other. Classes are the sorted names of the directories.
+    `path` has a directory for each class; or it has train/ with these in it, and optionally val/ and test/. Without
+    val/ (or test/), `validation_split` (or `test_split`) of the training images is held out, by a hash of each name:
+    adding a file later moves no other. Classes are the sorted names of the directories.
 
     An image is turned as its EXIF data says, scaled to cover `size` (a number, or [height, width]) and cropped evenly;
     16 bits become 8. With `cache` all images are decoded once, into a file in `cache_dir`, which is mapped. Workers
-    stay alive between epochs.
+    persist between epochs.
 
     Training images go through `train_transform`, those of validation and test through `valid_transform`, one by one,
     as (channels, H, W) uint8. Integers that come out are scaled to [0, 1], floats are left as they are.
@@ -60,7 +60,7 @@ class ImageFolderDataLoader(BaseDataLoader):
         cache: Annotated[bool, MAY_CHANGE] = False,
         cache_dir: DataPath = "saved/.cache/",
     ) -> None:
-        """Find the images. With `cache` or `skip_damaged` all are decoded now, unless that was done before.
+        """Find the images. With `cache` or `skip_damaged` all are decoded now, unless they were before.
 
         Raises ConfigError where the splits make no sense; DataError where a class is missing, and with a line for each
         damaged image: of all now with `cache`, else of a batch when it is read. `skip_damaged` leaves them out.
@@ -120,7 +120,7 @@ class _Roots(NamedTuple):
 
 
 def _roots(path: Path, validation_split: float, test_split: float) -> _Roots:
-    """Return where the splits lie. Raises ConfigError where one is a directory and a fraction too."""
+    """Return the directories of the splits. Raises ConfigError if one has both a directory and a fraction."""
     if not (path / "train").is_dir():
         return _Roots(path, None, None)
     valid, test = (path / name if (path / name).is_dir() else None for name in ("val", "test"))
@@ -136,7 +136,7 @@ def _part(name: str, validation_split: float, test_split: float) -> int:
 
 
 class _Images:
-    """The whole images among `files`, to be decoded or in the cache."""
+    """The undamaged images among `files`, to be decoded or in the cache."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""MNIST from files or the download; where neither is to be had, scikit-learn's real 8x8 digits in its place."""
+"""MNIST from files or the download; if neither is available, scikit-learn's real 8x8 digits instead."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from utils import ConfigError, DataError, nearest
 from utils.annotations import BatchSize, DataPath, Fold, NonNegativeInt, NumWorkers, Probability, Share
 from utils.files import open_regular
 
-MAX_BYTES = 1 << 30  # of an IDX file; a small gzip file may claim to hold, and hold, any number
+MAX_BYTES = 1 << 30  # of an IDX file; a small gzip file may expand to any size
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in [0, 1]
 Source = Literal["auto", "mnist", "digits"]
 FILES = {
@@ -48,7 +48,7 @@ class MnistDataLoader(BaseDataLoader):
 
     `source` is "mnist": the IDX files (gzip or not) in `data_dir` or `data_dir`/MNIST/raw, or else their download, or
     else DataError; "digits": scikit-learn's 1,797 digits, enlarged to 28x28, a fifth of them the test split; "auto":
-    mnist where it can be had, or else, with a warning, digits. The run's config has the outcome.
+    mnist if available, or else, with a warning, digits. The run's config records which.
     """
 
     num_classes = 10
@@ -119,7 +119,7 @@ def _check_labels(labels: Tensor, num_classes: int, data_dir: str) -> None:
 
 
 def _load(data_dir: Path, training: bool, source: str) -> tuple[Tensor, Tensor, str]:
-    """Return images (N, 28, 28) uint8, labels (N,) int64, and the source that they are from."""
+    """Return images (N, 28, 28) uint8, labels (N,) int64, and their source."""
     if source not in get_args(Source):
         raise ConfigError(f"data_loader.args.source: unknown source {source!r}; {nearest(source, get_args(Source))}")
     if source == "digits":
@@ -148,7 +148,7 @@ def _load_mnist(data_dir: Path, training: bool) -> tuple[Tensor, Tensor]:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Return the path of a file, or of a gzip file of it. Raises DataError where `folder` is closed."""
+    """Return the path of a file, or of a gzip file of it. Raises DataError if `folder` cannot be read."""
     try:
         return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
     except OSError as error:
@@ -167,7 +167,7 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
             sizes = file.read(4 * num_dims)
             shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, 4 * num_dims, 4))
             size = math.prod(shape)
-            data = file.read(size + 1) if size <= MAX_BYTES else b""  # a byte more, to see that it is the end
+            data = file.read(size + 1) if size <= MAX_BYTES else b""  # one byte more, to check that this is the end
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if num_dims == 0 or len(sizes) != 4 * num_dims or len(data) != size:

@@ -1,4 +1,4 @@
-"""Regression from the numeric columns of Parquet files that are larger than memory, or than a disk."""
+"""Regression from the numeric columns of Parquet files, which may be larger than memory or the disk."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ class ParquetDataLoader(BaseDataLoader):
 
     `path` is a Parquet file; a directory, whose .parquet files are read in the order of their names; or a URL of
     either that fsspec reads, such as s3://bucket/rows/. `features` and `target` are columns by name, by default the
-    last one and all others; they are integers or floats, without nulls. The test split is `test_path`. What is held
-    out for validation is a `validation_split`, which is spread over all row groups, so that a validation pass decodes
-    all of them; or `valid_path`.
+    last one and all others; they are integers or floats, without nulls. The test split is `test_path`. Validation
+    uses `valid_path`, or a `validation_split`, which is spread over all row groups, so that a pass decodes all of them.
 
-    Row groups are shuffled, and then the rows of as many of them as fit in `max_memory` (GiB), a window, are mixed. So
-    much is taken in each process that reads, for `valid_path` again, and some 25 MB by Arrow; the indices of the
+    Row groups are shuffled, and then the rows of as many of them as fit in `max_memory` (GiB), a window, are mixed.
+    Each process that reads needs that much memory, again for `valid_path`, and some 25 MB for Arrow; the indices of the
     samples take 8 bytes a row, and more while a split is drawn.
 
     Without workers all cores decode. Every worker, and every process of a run, decodes all row groups of a window,
-    since each batch has rows of all of them: one or two hide the time from a step that takes longer, more add nothing.
+    since each batch has rows of all of them: one or two hide the time behind a longer step, and more add nothing.
     """
 
     def __init__(
@@ -89,10 +88,10 @@ class ParquetDataLoader(BaseDataLoader):
 
 
 class ParquetBatches(BatchDataset):
-    """The rows of a ParquetTable: inputs (N, F) and targets (N, 1), float32, decoded as they are asked for.
+    """The rows of a ParquetTable: inputs (N, F) and targets (N, 1), float32, decoded on demand.
 
     A block is a row group, or small ones of a file that follow each other. The decoded blocks of a window are kept in
-    one array, of which a batch is one indexing operation; the block that was not used for longest makes room.
+    one array, of which a batch is one indexing operation; the least recently used block makes room.
     """
 
     window_blocks: int
@@ -149,7 +148,7 @@ class ParquetBatches(BatchDataset):
         return table[:, :-1].contiguous(), table[:, -1:].contiguous()
 
     def fingerprint(self) -> str:
-        """Return a checksum of what all footers say."""
+        """Return a checksum of all footers."""
         return f"{super().fingerprint()}:{self.table.fingerprint()}"
 
     def _decode(self, number: int) -> None:

@@ -1,7 +1,7 @@
 """The samplers that a config names: which training samples an epoch draws. Yours to extend.
 
-Each is a function of the training samples that returns a sampler of torch's, over their positions. What it draws is
-a function of (seed, epoch), as its generator is seeded by these, and of the number of processes or workers nothing.
+Each is a function of the training samples that returns a sampler of torch's, over their positions. Its generator is
+seeded by (seed, epoch), so what it draws depends on these alone, not on the number of processes or workers.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def sequential(samples: Samples) -> Sampler:
 
 
 def random(samples: Samples, replacement: bool = False, num_samples: PositiveInt | None = None) -> Sampler:
-    """`num_samples` of them, by default as many as there are; a sample may come again with `replacement`."""
+    """`num_samples` of them, by default all; with `replacement` a sample may be drawn again."""
     return RandomSampler(samples.indices, replacement, num_samples)
 
 
 def subset(samples: Samples, indices: list[NonNegativeInt]) -> Sampler:
-    """These samples of the dataset in a random order; those that are held out are left out, with a line in the log.
+    """These samples of the dataset in a random order; held-out ones are skipped, with a line in the log.
 
-    Raises ConfigError where none is left.
+    Raises ConfigError if none is left.
     """
     asked = torch.tensor(indices, dtype=torch.int64)
     positions = torch.isin(samples.indices, asked).nonzero().flatten()
@@ -94,9 +94,9 @@ def weighted(
 ) -> Sampler:
     """Samples by weight, `num_samples` of them, by default as many as there are.
 
-    A class gets its part of `shares`, by default each the same, whatever its frequency. Or the weights are those of a
-    `column` of the data, or of the .npy file `path`, one for each sample of the dataset.
-    Raises ConfigError where the arguments contradict each other or the data; DataError where the file does.
+    Each class is drawn in proportion to its `shares`, by default equally, whatever its frequency. Or the weights come
+    from a `column` of the data, or the .npy file `path`, one for each sample of the dataset.
+    Raises ConfigError if the arguments contradict each other or the data; DataError if the file does.
     """
     if sum(given is not None for given in (shares, column, path)) > 1:
         raise ConfigError(f"{WHERE}.args: give one of shares, column and path")
@@ -108,14 +108,14 @@ def weighted(
     if not replacement and count > int((weights > 0).sum()):
         raise ConfigError(f"{WHERE}.args.num_samples: {count}, but without replacement there are {(weights > 0).sum()}")
     if len(weights) > MAX_WEIGHTS:
-        raise ConfigError(f"{WHERE}: weighs up to {MAX_WEIGHTS:,} samples; there are {len(weights):,}")
+        raise ConfigError(f"{WHERE}: can weigh up to {MAX_WEIGHTS:,} samples; there are {len(weights):,}")
     return WeightedRandomSampler(weights, count, replacement)  # type: ignore[arg-type]  # it takes a tensor as it is
 
 
 def batch(samples: Samples, batch_size: PositiveInt, sampler: SamplerArg = random, drop_last: bool = False) -> Sampler:
-    """Batches of what another sampler draws; with `drop_last` without a last one that is smaller.
+    """What another sampler draws, in batches; `drop_last` drops a smaller last one.
 
-    `batch_size` is used in training in place of the loader's own.
+    In training, `batch_size` replaces the loader's own.
     """
     inner = drawing(sampler, samples.labels, samples.column)
     drawn_by = inner if isinstance(inner, Sampler) or inner is None else inner(samples.indices)
@@ -135,19 +135,19 @@ def _given_weights(samples: Samples, column: str | None, path: str | None) -> Te
             raise DataError(f"{path}: cannot be read as .npy: {getattr(error, 'strerror', None) or error}") from None
     last = int(samples.indices.max())
     if values.ndim != 1 or len(values) <= last:
-        raise DataError(f"{where}: has shape {list(values.shape)}; there is a weight for each of the samples")
+        raise DataError(f"{where}: has shape {list(values.shape)}; it must be (N,), a weight for each sample")
     weights = values.double()[samples.indices]
     if not bool((weights.isfinite() & (weights >= 0)).all()) or not bool(weights.any()):
-        raise DataError(f"{where}: weights are finite and at least 0, and some are more")
+        raise DataError(f"{where}: weights must be finite and at least 0, and some above 0")
     return weights
 
 
 def _class_weights(samples: Samples, shares: list[float] | None) -> Tensor:
-    """Return a weight for each sample such that every class has its share of what is drawn."""
+    """Return a weight for each sample such that every class is drawn in its share."""
     if samples.labels is None:
         raise ConfigError(f"{WHERE}: the data has no classes in memory to balance; give column or path")
     if samples.labels.is_floating_point() and bool((samples.labels != samples.labels.round()).any()):
-        raise ConfigError(f"{WHERE}: the targets are no classes, which could be balanced; give column or path")
+        raise ConfigError(f"{WHERE}: the targets are not classes that could be balanced; give column or path")
     classes, members, counts = samples.labels.flatten()[samples.indices].unique(return_inverse=True, return_counts=True)
     if shares is not None and len(shares) != len(classes):
         raise ConfigError(

@@ -24,20 +24,20 @@ PARQUET = (".parquet", "/")
 
 
 class TableDataLoader(BaseDataLoader):
-    """Batches of rows (N, F) float32, as RowEncoder makes them, and targets: (N, T) float32, or of a class (N,) int64.
+    """Batches of rows (N, F) float32, encoded by RowEncoder, and targets: (N, T) float32, or of a class (N,) int64.
 
-    `path` is a CSV file, a Parquet file, or a directory (its name ends in /) or URL of Parquet files. `columns` says of
-    which kind each column is that is read (see ColumnOptions): number, category, bool, date, or ignore; of a `target`,
-    number, or class, which is told by the text of its labels. With "auto", kinds are proposed from the first rows, and
-    printed; the run's config has what was chosen.
+    `path` is a CSV file, a Parquet file, or a directory (its name ends in /) or URL of Parquet files. `columns` gives
+    the kind of each column to read (see ColumnOptions): number, category, bool, date, or ignore; for a `target`, number
+    or class, whose labels are read as text. With "auto", kinds are proposed from the first rows, and printed; the run's
+    config records the choice.
 
-    A missing value is what `missing_values` spell. It is an error, or filled, inside the model, by the policy `missing`
-    of the column or, by default, of the loader. Rows without a target are an error too, or with `missing_target` "drop"
-    left out. Without a header line, `header` is false, and `names` has all columns.
+    Texts in `missing_values` mean a missing value. It is an error, or the model fills it by the policy `missing` of the
+    column or, by default, of the loader. A missing target is an error too, or with `missing_target` "drop" its row is
+    left out. For a file without a header line, `header` is false, and `names` lists all columns.
 
-    `validation_split` and `test_split` are rows drawn by chance, always the same; or whole groups, of rows that have
-    the same value in the column `split_by`; or the newest rows by the column `split_time`, a number or a date. All that
-    is fitted, vocabularies, means, fillings, is of the training split alone.
+    `validation_split` and `test_split` are rows drawn at random, always the same; or whole groups of rows with the
+    same value in the column `split_by`; or the newest rows by the column `split_time`, a number or a date. All that
+    is fitted (vocabularies, means, fill values) comes from the training split alone.
 
     A file of 50 MB and more is parsed once, as by CsvDataLoader, whose `max_memory`, `cache` and `cache_dir` these are.
     """
@@ -71,7 +71,7 @@ class TableDataLoader(BaseDataLoader):
     ) -> None:
         """Load the rows of the training split, or with `training=False` of the test split.
 
-        `table` are the facts of a trained model; nothing is fitted then. Raises DataError, with row and column, where
+        `table` holds the facts of a trained model; then nothing is fitted. Raises DataError, with row and column, where
         the file is missing, ragged, not of its encoding, or a cell is not of its kind; ConfigError for the arguments.
         """
         _check_split(path, training, test_split)
@@ -108,14 +108,14 @@ def _check_split(path: str, training: bool, test_split: float | int) -> None:
 def _opened(
     path: str, delimiter: str, encoding: str, names: list[str] | None, header: bool, temp_dir: str, is_auto: bool
 ) -> Iterator[TableSource]:
-    """Yield the rows of `path`; of an error of a cell, say where the kind is from, if that was not the config."""
+    """Yield the rows of `path`; an error in a cell mentions a kind that was proposed, not configured."""
     is_parquet = path.endswith(PARQUET)
     source = ParquetSource(path) if is_parquet else CsvSource(path, delimiter, encoding, header, names, Path(temp_dir))
     try:
         yield source
     except DataError as error:
-        is_told = is_auto and ", column " in str(error)
-        hint = "; its kind was proposed by the first rows (`columns`: auto)" if is_told else ""
+        was_proposed = is_auto and ", column " in str(error)
+        hint = "; its kind was proposed from the first rows (`columns`: auto)" if was_proposed else ""
         raise DataError(f"{error}{hint}") from None
     finally:
         source.close()

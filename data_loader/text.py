@@ -18,16 +18,16 @@ from utils import DataError
 from utils.annotations import BatchSize, DataPath, NumWorkers, PositiveInt, Share
 from utils.errors import printable, reading
 
-PADDING, UNKNOWN = 0, 1  # the numbers of what is no character of the alphabet
-ALPHABET = [chr(code) for code in range(ord(" "), ord("~") + 1)]  # ASCII: any file has the same, and so any checkpoint
+PADDING, UNKNOWN = 0, 1  # numbers outside the alphabet
+ALPHABET = [chr(code) for code in range(ord(" "), ord("~") + 1)]  # ASCII: the same for every file and checkpoint
 
 
 class TextDataLoader(BaseDataLoader):
     """Batches of (Padded characters (N, T) int64, classes (N,) int64); see data_loader/collate.py.
 
     The CSV file `path` is UTF-8 and has a header; `text` and `label` are columns of it. Classes are the sorted labels.
-    A character is its number in ALPHABET, from 2 on; others are UNKNOWN, and the padding is 0. Of a text longer than
-    `max_length` the rest is cut off. `test_split` (a fraction, or a count of rows) is always the same rows.
+    A character is its position in ALPHABET plus 2; others are UNKNOWN, padding is 0. Texts are cut off at `max_length`.
+    `test_split` (a fraction, or a count of rows) is always the same rows.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TextDataLoader(BaseDataLoader):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return the classes, and how many numbers a character may be."""
+        """Return the classes, and how many different numbers a character may have."""
         num_chars = len(ALPHABET) + 2
         return {"num_classes": self.num_classes, "class_names": self.class_names, "num_chars": num_chars}
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from base import BaseModel
 from utils.annotations import PositiveInt
 
-NUM_SAMPLES = 64  # that are shown
+NUM_SAMPLES = 64  # images shown in TensorBoard
 
 
 class Generator(BaseModel):
-    """Makes images of noise, in the range of the training split's pixels."""
+    """Makes images from noise, in the range of the training split's pixels."""
 
     low: Tensor
     high: Tensor
@@ -49,12 +49,12 @@ class Generator(BaseModel):
         return self.low + (self.high - self.low) * self.layers(noise)
 
     def sample_images(self) -> Tensor:
-        """Return the images of a noise that stays the same, (64, 1, 28, 28)."""
+        """Return the images of the same noise each time, (64, 1, 28, 28)."""
         return self(self.fixed_noise)
 
 
 class Discriminator(BaseModel):
-    """Tells images of the data from generated ones."""
+    """Distinguishes real images from generated ones."""
 
     def __init__(self, width: PositiveInt = 32) -> None:
         """`width` is the number of channels after the first layer."""
@@ -71,5 +71,5 @@ class Discriminator(BaseModel):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 1, 28, 28) -> logits (N,) that they are of the data."""
+        """(N, 1, 28, 28) -> logits (N,) of being real."""
         return self.layers(images).squeeze(1)

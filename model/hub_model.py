@@ -16,17 +16,17 @@ from utils.errors import reading
 def HubModel(
     repo: str, name: str, args: dict[str, Any] | None = None, trusted_repos: tuple[str, ...] = ()
 ) -> nn.Module:
-    """Return what the entry point `name` of a hubconf.py makes of `args`.
+    """Return the model that the entry point `name` of a hubconf.py builds from `args`.
 
-    `repo` is a directory, or "owner/name" or "owner/name:ref" on GitHub. Its code is run. So a repository must be among
-    `trusted_repos`, which the command line alone gives (--trust-repo). Raises ConfigError.
+    `repo` is a directory, or "owner/name" or "owner/name:ref" on GitHub. Its code is run, so a repository must be among
+    `trusted_repos`, which only the command line can set (--trust-repo). Raises ConfigError.
     """
     is_local = Path(repo).is_dir()
     owner_and_name = repo.split(":")[0]
     if not is_local and owner_and_name not in trusted_repos:
         raise ConfigError(
-            f"arch.args.repo: {repo!r} is no directory, and to run the code of a repository, which can do anything, "
-            f"give --trust-repo {owner_and_name}"
+            f"arch.args.repo: {repo!r} is not a directory; a repository's code can do anything: "
+            f"give --trust-repo {owner_and_name} to run it"
         )
     how: dict[str, Any] = {"source": "local"} if is_local else {"source": "github", "trust_repo": True}
     names = _local_names(Path(repo)) if is_local else _names_on_github(repo)
@@ -34,12 +34,12 @@ def HubModel(
         raise ConfigError(f"arch.args.name: no entry point {name!r}; {nearest(name, names)}")
     model = torch.hub.load(repo, name, **how, **(args or {}))
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"arch.args.name: {name!r} gives no model, but {type(model).__name__}")
+        raise ConfigError(f"arch.args.name: {name!r} returns {type(model).__name__}, not a model")
     return model
 
 
 def _local_names(folder: Path) -> list[str]:
-    """Return the functions that the hubconf.py in `folder` has, its own and imported ones, without running it."""
+    """Return the functions that the hubconf.py in `folder` defines or imports, without running it."""
     with reading(folder / "hubconf.py", ConfigError):
         tree = ast.parse((folder / "hubconf.py").read_text("utf-8"))
     own = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -48,10 +48,10 @@ def _local_names(folder: Path) -> list[str]:
 
 
 def _names_on_github(repo: str) -> list[str]:
-    """Return the functions of a trusted repository, which torch downloads where its cache has it not."""
+    """Return the functions of a trusted repository, which torch downloads unless it is cached."""
     try:
         return list(torch.hub.list(repo, trust_repo=True))
-    except (OSError, ValueError) as error:  # without network, or a name that is none of a repository
+    except (OSError, ValueError) as error:  # no network, or no repository of that name
         owner_and_name, _, ref = repo.partition(":")
         folder = Path(torch.hub.get_dir()) / f"{owner_and_name.replace('/', '_')}_{ref or 'main'}"
         reason = str(getattr(error, "reason", None) or error).splitlines()[0]

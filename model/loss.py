@@ -1,6 +1,6 @@
-"""Losses: functions of (outputs, targets) that return the mean over the batch. torch.nn's need no entry here.
+"""Losses: functions of (outputs, targets) that return the mean over the batch. Those of torch.nn need no entry here.
 
-Arguments named `ignore_index` and `weight` mean what they do in torch: batches are averaged by what they leave. Shapes
+Arguments named `ignore_index` and `weight` mean what they do in torch, and batches are averaged accordingly. Shapes
 that torch would broadcast, and losses of one class, are refused before a run (preflight/shape_watch.py).
 """
 
@@ -31,5 +31,5 @@ def mse_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def log_mse_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of the logarithms of two tensors of the same shape, both above 0: of relative errors."""
+    """Mean squared error of the logarithms of two tensors of the same shape, both above 0: relative errors."""
     return F.mse_loss(outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), targets.log())

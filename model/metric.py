@@ -1,4 +1,4 @@
-"""Metrics: functions of (outputs, targets) that return the mean over the batch. torchmetrics' need no entry here."""
+"""Metrics: functions of (outputs, targets) that return the batch mean. Those of torchmetrics need no entry here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from utils.annotations import PositiveInt
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of samples whose highest of the class scores (N, C) is that of their class (N,)."""
+    """Share of samples whose highest class score (N, C) is that of their own class (N,)."""
     _check_shapes("accuracy", outputs, targets)
     return (outputs.argmax(dim=1) == targets).float().mean()
 
@@ -22,7 +22,7 @@ def top_k_acc(outputs: Tensor, targets: Tensor, k: PositiveInt = 3) -> Tensor:
 
 
 def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
-    """Raise ConfigError unless these are scores (N, C) and classes (N,): a regression's would broadcast to (N, N)."""
+    """Raise ConfigError unless these are scores (N, C) and classes (N,); a regression's would broadcast."""
     if outputs.ndim < 2 or outputs.shape[1] < 2 or targets.shape != outputs[:, 0].shape:
         shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)}"
         raise ConfigError(f"metrics: {name} gets {shapes}; wanted: scores (N, C) of at least 2 classes, classes (N,)")

@@ -35,10 +35,10 @@ class MnistModel(BaseModel):
 
 
 class MLP(BaseModel):
-    """A multilayer perceptron for regression that takes features, and gives targets, in the units of the data.
+    """A multilayer perceptron for regression, from features to targets, both in the units of the data.
 
-    It standardises inside, with the training split's statistics, which are buffers: a checkpoint of it needs no
-    preprocessing beside it.
+    It standardises internally, with the training split's statistics. These are buffers, so a checkpoint needs no
+    separate preprocessing.
     """
 
     feature_mean: Tensor
@@ -86,17 +86,17 @@ class PolynomialRegression(BaseModel):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, 1) float -> (N, 1)."""
-        if features.shape[1] != 1:  # as many features as coefficients would pass for powers of one
+        if features.shape[1] != 1:  # several features would be taken for powers of one
             raise ConfigError(f"arch: PolynomialRegression takes one feature, but the data has {features.shape[1]}")
         return (features**self.exponents) @ self.coefficients.unsqueeze(1)
 
 
 def _mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the float32 mean and standard deviation of each column of chunks (N, F) of rows; a constant column has 1.
+    """Return the float32 mean and standard deviation of each column of chunks (N, F) of rows; 1 for a constant column.
 
-    So has one whose spread is rounding error beside its mean, or too small for float32 to divide by. In float64 and
-    chunk by chunk, as in Chan, Golub, LeVeque 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-    Variances".
+    A spread that is rounding error beside the mean, or too small for float32 to divide by, counts as constant. In
+    float64 and chunk by chunk, as in Chan, Golub, LeVeque 1979, "Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances".
     """
     num_rows, mean, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()  # squares of deviations, summed
     for chunk in chunks:

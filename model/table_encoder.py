@@ -14,9 +14,9 @@ MAX_DIM = 50
 class TableEncoder(nn.Module):
     """(N, F) float32, as tables/row_encoder.py makes it, -> (N, out_features) float32, without gaps.
 
-    Numbers, bools and parts of dates become standardised numbers; a category one column for each label, of which that
-    of another label is all zeros, or its embedding; an `indicator` a column that is 1 where the value was missing. All
-    it knows is from the training split: `columns` of the loader's `facts()["table"]`.
+    Numbers, bools and parts of dates become standardised numbers; a category becomes one column per label, all zeros
+    for any other label, or an embedding; an `indicator` adds a column that is 1 where the value was missing. All
+    statistics are those of the training split: `columns` of the loader's `facts()["table"]`.
     """
 
     fill: Tensor
@@ -35,12 +35,12 @@ class TableEncoder(nn.Module):
         embedded = [(at, column) for at, column in placed if column["labels"] and column["encoding"] == "embedding"]
         codes = [(at, code + 1) for at, column in one_hot for code in range(len(column["labels"]))]
 
-        # What a checkpoint holds.
+        # Saved in checkpoints.
         self.register_buffer("fill", torch.tensor([value for column in columns for value in column["fill"]]))
         self.register_buffer("mean", torch.tensor([column["mean"][i] for _, column, i in numbers]))
         self.register_buffer("std", torch.tensor([column["std"][i] for _, column, i in numbers]))
         self.embeddings = nn.ModuleList(_embedding(column) for _, column in embedded)
-        # Where things are in the matrix: the facts say so.
+        # Positions in the matrix, which follow from the facts.
         places = {
             "number_at": [at for at, _, _ in numbers],
             "indicator_at": [at for at, column in placed if column["indicator"]],

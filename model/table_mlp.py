@@ -14,10 +14,10 @@ from utils.annotations import PositiveInt, Probability
 
 
 class TableMLP(BaseModel):
-    """Takes rows of a TableDataLoader as they are, and gives targets in their own units, or logits of the classes.
+    """Takes rows of a TableDataLoader as they are, and returns targets in their own units, or logits of the classes.
 
-    What it must know of the training split is in buffers, so that a checkpoint needs nothing beside it but the codes of
-    its labels, and an exported model has the rest in its graph.
+    The training split's statistics are buffers: a checkpoint or an exported model needs only the codes of the labels
+    besides.
     """
 
     target_mean: Tensor
@@ -33,9 +33,9 @@ class TableMLP(BaseModel):
     ) -> None:
         """`table` and `num_classes` come from the data; `hidden` is the width of each hidden layer, [] a linear model.
 
-        The last layer gives targets that are standardised ("standard") or whose logarithms are ("log"); what the model
-        returns is in the targets' units all the same. With "log", use the loss `log_mse_loss`: in the targets' units
-        the largest would count for everything. Raises ConfigError where a target has no logarithm.
+        The last layer learns standardised targets ("standard") or standardised logarithms ("log"); the model returns
+        the targets' units either way. With "log", use the loss `log_mse_loss`: in the targets' own units the largest
+        ones would dominate. Raises ConfigError if a target has no logarithm.
         """
         super().__init__()
         self.encoder = TableEncoder(table["columns"])
@@ -51,7 +51,7 @@ class TableMLP(BaseModel):
         if self.is_log:
             for target in targets:
                 if target["log_mean"] is None:
-                    raise ConfigError(f"arch.args.target_scale: log, but {target['name']!r} is not above 0 everywhere")
+                    raise ConfigError(f"arch.args.target_scale: log, but {target['name']!r} is not always above 0")
             mean, std = [target["log_mean"] for target in targets], [target["log_std"] for target in targets]
         elif num_classes is None and target_scale == "standard":
             mean, std = [target["mean"][0] for target in targets], [target["std"][0] for target in targets]
@@ -63,7 +63,7 @@ class TableMLP(BaseModel):
         """Check that the data is what `table` says."""
         num_features = data_loader.peek(1).batch[0].shape[1]
         if num_features != self.in_features:
-            raise ConfigError(f"arch.args.table: of {self.in_features} columns, but the data has {num_features}")
+            raise ConfigError(f"arch.args.table: describes {self.in_features} columns, but the data has {num_features}")
 
     def forward(self, rows: Tensor) -> Tensor:
         """(N, F) float32, NaN where a value is missing -> (N, num_targets), or logits (N, num_classes)."""

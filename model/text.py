@@ -24,6 +24,6 @@ class CharGRU(BaseModel):
     def forward(self, padded: Sequence[Tensor]) -> Tensor:
         """(characters (N, T) int64, lengths (N,), mask (N, T)) -> logits (N, num_classes)."""
         chars, lengths, _ = padded
-        states, _ = self.gru(self.embed(chars))  # (N, T, hidden); what comes after the end changes no state before it
+        states, _ = self.gru(self.embed(chars))  # (N, T, hidden); padding after the end changes no earlier state
         last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
         return self.classify(states.gather(1, last).squeeze(1))

@@ -1,4 +1,4 @@
-"""The classification models of torchvision, with a head and a stem of your own."""
+"""The classification models of torchvision, with any number of classes and channels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def TorchvisionModel(
     image_size: PositiveInt | None = None,
     is_new: bool = True,
 ) -> nn.Module:
-    """Return a model that takes (N, in_channels, H, W) float, and gives logits (N, num_classes).
+    """Return a model from (N, in_channels, H, W) float to logits (N, num_classes).
 
-    `name` is one of torchvision.models, such as "resnet18". `weights` is "DEFAULT" or another name of weights that
-    torchvision has for it, or a file of them. What fits is loaded; the head stays new for another number of classes,
-    and a stem of other channels gets the mean over red, green and blue. `image_size` is for the models that work for
-    one size alone (vit, maxvit). Where the run is not `is_new`, its checkpoint has the weights.
+    `name` is one of torchvision.models, such as "resnet18". `weights` is "DEFAULT", or another name of
+    torchvision's weights for it, or a file. Weights that fit are loaded. The head stays new for another number of
+    classes, and a first layer for other channels gets the mean over red, green and blue. `image_size` is for models
+    that work at one size only (vit, maxvit). A resumed run (not `is_new`) has its weights in its checkpoint.
 
     Raises ConfigError, and CheckpointError where a file has no weights that fit.
     """
@@ -50,14 +50,14 @@ def TorchvisionModel(
 
 def _build(name: str, num_classes: int, image_size: int | None, takes_colours: bool) -> nn.Module:
     """Return a new model without auxiliary outputs. Raises ConfigError."""
-    from torchvision import models  # takes a second, and other models do without
+    from torchvision import models  # takes a second, and other models do not need it
 
     names = models.list_models(module=models)
     if name not in names:
-        raise ConfigError(f"arch.args.name: torchvision classifies by no {name!r}; {nearest(name, names)}")
+        raise ConfigError(f"arch.args.name: torchvision has no classifier {name!r}; {nearest(name, names)}")
     options: dict[str, Any] = {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
-        # Their pretrained weights are of images that are standardised otherwise.
+        # Their pretrained weights expect another standardisation.
         options |= {"aux_logits": False, "init_weights": True, "transform_input": takes_colours}
     if image_size is not None:
         options |= _size_options(name, image_size)
@@ -88,12 +88,12 @@ def _with_channels(stem: nn.Conv2d, in_channels: int) -> nn.Conv2d:
 
 
 def _spread(weight: Tensor, in_channels: int) -> Tensor:
-    """Return a kernel (O, C, h, w) for other channels whose outputs are as large; of grey images they are the same."""
+    """Return a kernel (O, C, h, w) for other channels, with outputs as large; for grey images they are equal."""
     return weight.mean(1, keepdim=True).repeat(1, in_channels, 1, 1) * (weight.shape[1] / in_channels)
 
 
 def _read(name: str, weights: str) -> tuple[dict[str, Any], str]:
-    """Return the weights of a file, or of torchvision, and where they are from. Raises ConfigError, CheckpointError."""
+    """Return the weights of a file or of torchvision, and their source. Raises ConfigError, CheckpointError."""
     from torchvision.models import get_model_weights
 
     known = get_model_weights(name)

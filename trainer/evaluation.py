@@ -1,4 +1,4 @@
-"""Measuring a model on data it does not train on: validation and test are the same thing."""
+"""Measuring a model on data that it is not trained on: validation and test alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the loss and metrics of `model`, in eval mode, over all samples of `microbatches` (see base.counted).
 
-    `metrics` tracks "loss" and the metrics. Means are weighted by what they are over, so the batch size makes no
+    `metrics` tracks "loss" and the metrics. Means are weighted by their counts, so the batch size makes no
     difference; a mean over nothing is NaN. `observe` gets each batch, its outputs and targets.
     Leaves the model in eval mode.
     """

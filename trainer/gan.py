@@ -1,4 +1,4 @@
-"""Training two models against each other: a worked GAN, whose step is all that differs from Trainer."""
+"""Training two models against each other: a GAN as an example, which differs from Trainer only in its step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from trainer.trainer import Trainer
 
 
 class GanTrainer(Trainer):
-    """Trains `generator` and `discriminator`, each by the optimizer of its name.
+    """Trains `generator` and `discriminator`, each with the optimizer of the same name.
 
-    Goodfellow et al. 2014, "Generative Adversarial Nets", with the generator's loss that does not saturate. The metrics
+    Goodfellow et al. 2014, "Generative Adversarial Nets", with the non-saturating loss of the generator. The metrics
     are those of the discriminator, which gets as many generated images as real ones: targets 0 and 1.
     """
 
@@ -24,7 +24,7 @@ class GanTrainer(Trainer):
     model: Any  # Models: both by name
 
     def _train_step(self, microbatches: list[Microbatch]) -> tuple[Tensor, Tensor]:
-        """Update the discriminator, then the generator; return the sum of their losses and the norm of gradients."""
+        """Update the discriminator, then the generator; return the sum of their losses and the gradients' norm."""
         [((images, _), num_samples)] = microbatches
         generator, discriminator = self.model["generator"], self.model["discriminator"]
         noise = torch.randn(num_samples, generator.noise_size, device=self.device)
@@ -46,7 +46,7 @@ class GanTrainer(Trainer):
         return loss, torch.hypot(discriminator_norm, generator_norm)
 
     def _update(self, name: str, loss: Tensor) -> Tensor:
-        """Make a step of the optimizer `name` along the gradient of `loss`; return the norm that it had."""
+        """Make a step of the optimizer `name` on `loss`; return the gradient's norm before clipping."""
         optimizer = self.optimizer[name]
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()

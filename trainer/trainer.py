@@ -53,7 +53,7 @@ class Trainer(BaseTrainer):
         }
     )
     LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
-    """What a step adds to `train_metrics` by `update`."""
+    """The losses that a step adds to `train_metrics`."""
     options: TrainerOptions
 
     def __init__(
@@ -69,9 +69,9 @@ class Trainer(BaseTrainer):
         lr_scheduler: Any = None,
         len_epoch: int | None = None,
     ) -> None:
-        """`criterion` gives the mean loss of a batch. An epoch is the data once, or `len_epoch` steps where given.
+        """`criterion` returns the mean loss of a batch. An epoch is one pass over the data, or `len_epoch` steps.
 
-        Optimizer and scheduler are one or a dict of several, as the config has them.
+        Optimizer and scheduler are single objects, or dicts if the config has several.
         """
         super().__init__(model, criterion, metric_ftns, optimizer, config)
         self.device = device
@@ -84,13 +84,13 @@ class Trainer(BaseTrainer):
         self.scheduler_intervals = {name: section.interval for name, section in sections.items()}
         is_channels_last = lay_out(model, self.options.channels_last, device, self._try_batch)
         config.resolve("trainer", {"channels_last": is_channels_last})
-        self.parameters = self.freezing.parameters  # all that the optimizer trains, now or later
+        self.parameters = self.freezing.parameters  # all that the optimizer trains, now or once unfrozen
         self._set_up_step()
         self.train_metrics = self.strategy.tracker(*self.LOSSES, metric_ftns=metric_ftns, device=device)
         self.valid_metrics = self.strategy.tracker("loss", metric_ftns=metric_ftns, device=device)
 
     def _set_up_step(self) -> None:
-        """Make what the options of a step ask for; turned off, each of these changes nothing."""
+        """Build what the options of a step need; each has no effect when it is off."""
         options, device = self.options, self.device
         dtype = AUTOCAST_DTYPES[options.precision]
         self.max_grad_norm = options.max_grad_norm or math.inf
@@ -103,7 +103,7 @@ class Trainer(BaseTrainer):
         self.watch = FiniteWatch(max_skipped, self.strategy.mean)
         self.meter = StepMeter(self, options.log_every_steps)
         self.profiler = StepProfiler(options.profile)
-        self.step_graph: StepGraph | None = None  # made when the preflight has found that it can be
+        self.step_graph: StepGraph | None = None  # made in the preflight
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Train from `self.position` to the end of the epoch, then validate; return all values by name."""
@@ -119,11 +119,11 @@ class Trainer(BaseTrainer):
                 self._log_step(progress)
                 self.profiler.step(self.checkpoint_dir, self.writer)
                 self._after_step()
-        self._check_finite()  # waits for the device, so that the time below is the true one
+        self._check_finite()  # waits for the device, so that the time below is right
         speed = self.meter.epoch_values()
         valid_log = self._valid_epoch(epoch)
         self.board.show_images_of(self.ema.eval_model)
-        # Read after validation, in which a run may be stopped and saved: until then the epoch is open.
+        # Read after validation, during which a run may be stopped and saved: the epoch is not over until then.
         log = self.train_metrics.result() | speed
         log |= {f"lr/{name}": group["lr"] for name, group in named_groups(self.optimizer).items()} | valid_log
         self._step_scheduler("epoch", log)
@@ -132,7 +132,7 @@ class Trainer(BaseTrainer):
     def _train_step(self, microbatches: list[Microbatch]) -> tuple[Tensor, Tensor]:
         """Make one optimizer step; return its mean loss and the gradient's norm, on the device.
 
-        Nothing here waits for the device or depends on which step it is: it may be replayed as a CUDA graph.
+        Nothing here waits for the device or depends on the step's number, so it can be replayed as a CUDA graph.
         """
         weights = [batch_weight(self.criterion, batch, num_samples) for batch, num_samples in microbatches]
         weights, total = self.strategy.begin_step(microbatches, weights)
@@ -147,7 +147,7 @@ class Trainer(BaseTrainer):
             self.train_metrics.update("loss", loss, n=weight)
             self.train_metrics.update_metrics(outputs, targets, n=num_samples if num_counted is None else num_counted)
         step_loss = self.strategy.end_step(shares)
-        self.scaler.unscale_(self.optimizer)  # before clipping, which wants the true norm
+        self.scaler.unscale_(self.optimizer)  # before clipping, which needs the true norm
         grad_norm = clip_gradients(self.parameters, self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -172,7 +172,7 @@ class Trainer(BaseTrainer):
         return {f"val_{name}": value for name, value in values.items()}
 
     def _steps(self, epoch: int) -> Iterator[list[Microbatch]]:
-        """Yield the microbatches of each step of the epoch from where the run is."""
+        """Yield the microbatches of each remaining step of the epoch."""
         first_step = self.position.step_in_epoch
         steps = self.data_loader.epoch_steps(epoch, first_step, **self._step_options)
         return islice(steps, self.num_steps - first_step)
@@ -185,7 +185,7 @@ class Trainer(BaseTrainer):
 
     @property
     def _step_options(self) -> dict[str, Any]:
-        """What decides, beside the epoch, which samples a step has."""
+        """What determines, with the epoch, which samples a step has."""
         return {
             "seed": self.config["seed"],
             "len_epoch": self.steps_per_epoch,
@@ -197,7 +197,7 @@ class Trainer(BaseTrainer):
         return prefetch(batches, self.device, input_format(self.model))
 
     def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches; raise Stopped where a signal came, or WorkerDiedError: the run can be saved then."""
+        """Yield the batches; raise Stopped after a signal, or WorkerDiedError. The run can be saved at both."""
         try:
             for batch in batches:
                 self.strategy.meet()
@@ -208,7 +208,7 @@ class Trainer(BaseTrainer):
             raise
 
     def _step_scheduler(self, interval: str, log: dict[str, float] | None = None) -> None:
-        """Step each scheduler whose own `interval` is; ReduceLROnPlateau gets the monitored value of `log`."""
+        """Step each scheduler that has this `interval`; ReduceLROnPlateau gets the monitored value of `log`."""
         for name, scheduler in by_name(self.lr_scheduler).items():
             if self.scheduler_intervals[name] != interval:
                 continue
@@ -219,12 +219,12 @@ class Trainer(BaseTrainer):
                 scheduler.step()
 
     def _watch_step(self, loss: Tensor, grad_norm: Tensor) -> None:
-        """Remember the step for `_check_finite`; no waiting for the device here."""
+        """Record the step for `_check_finite`, without waiting for the device."""
         first = next(iter(by_name(self.optimizer).values()))
         self.watch.add(self.position, first.param_groups[0]["lr"], loss, grad_norm)
 
     def _check_finite(self) -> None:
-        """Raise NonFiniteError where a step since the last check gave NaN or infinity. Waits for the device."""
+        """Raise NonFiniteError if a step since the last check had a NaN or infinity. Waits for the device."""
         bad = self.watch.first_bad()
         if bad is None:
             return
@@ -232,11 +232,11 @@ class Trainer(BaseTrainer):
         indices = self.data_loader.step_indices(step.epoch, step.step_in_epoch, **self._step_options)
         raise NonFiniteError(
             f"epoch {step.epoch}, step {step.step_in_epoch} (global step {step.global_step}): {reason}; "
-            f"lr {step.lr:.4g}; {name_samples(indices)}; the last checkpoint in {self.checkpoint_dir} is from before"
+            f"lr {step.lr:.4g}; {name_samples(indices)}; the last checkpoint in {self.checkpoint_dir} is from before it"
         )
 
     def _preflight(self) -> None:
-        """Place the data; raise ConfigError where what the config names does not work together."""
+        """Place the data; raise ConfigError if the parts that the config names do not work together."""
         if isinstance(self.optimizer, dict) and type(self)._train_step is Trainer._train_step:
             raise ConfigError(
                 f"optimizer: there are several ({', '.join(self.optimizer)}), and {type(self).__name__} steps one; let "
@@ -253,20 +253,20 @@ class Trainer(BaseTrainer):
         warn_of_wrong_means(self, evaluate)
 
     def _try_batch(self, size: int = 8, loader: Any = None, is_training: bool = False) -> BatchResult:
-        """Return loss, outputs and targets of the first samples of a loader, as a step or a validation has them."""
+        """Return loss, outputs and targets of the first samples of a loader, computed as in a step or in validation."""
         self.model.train(is_training)
         [(batch, _)] = self._on_device([first_samples(loader or self.data_loader, size)])
         with torch.set_grad_enabled(is_training), self.autocast if is_training else nullcontext():
             return run_batch(self.model, self.criterion, batch)
 
     def _log_samples(self) -> None:
-        """Show the first samples, where they are images, and the graph of the model."""
+        """Show the model's graph and, if they are images, the first samples."""
         [(batch, _)] = self._on_device([self.data_loader.peek(32)])
         self.board.show_samples(batch, partial(run_batch, self.model, self.criterion))
 
     def _log_step(self, progress: EpochProgress) -> None:
-        """Log and show loss and speed every so many steps; the one place among the steps where the host waits."""
-        global_step = self.position.global_step + 1  # steps done, this one included
+        """Log and show loss and speed every `log_every_steps` steps, the only ones after which the host waits."""
+        global_step = self.position.global_step + 1  # including this one
         if global_step % self.options.log_every_steps == 0:
             self._check_finite()
             values = {"loss": self.watch.last_loss, "grad_norm": self.watch.last_grad_norm} | self.meter.step_values()

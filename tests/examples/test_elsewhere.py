@@ -140,7 +140,7 @@ def test_a_hub_model_of_a_directory_trains(digits_dir: Path, tmp_path: Path) -> 
     args = {"repo": str(tmp_path / "hub"), "name": "small_net", "args": {"width": 5}}
     run_dir = train(config_for(digits_dir, tmp_path, {"type": "HubModel", "args": args}))
     assert newest(run_dir)["model"]["1.weight"].shape == (5, 784)
-    for name, message in (("smal_net", "did you mean 'small_net'"), ("no_net", "gives no model, but int")):
+    for name, message in (("smal_net", "did you mean 'small_net'"), ("no_net", "returns int, not a model")):
         with pytest.raises(ConfigError, match=message):
             HubModel(str(tmp_path / "hub"), name)
     with pytest.raises(ConfigError, match=r"hubconf\.py: cannot be read: No such file"):
@@ -157,7 +157,7 @@ def test_a_repository_runs_by_the_command_line_alone(
     args: dict[str, Any] = {"repo": "someone/nets:main", "name": "small_net"}
     config = config_for(digits_dir, tmp_path, {"type": "HubModel", "args": args})
     for flags in ([], ["--trust-repo", "someone/others"]):
-        with pytest.raises(ConfigError, match=r"arch\.args\.repo: .* give --trust-repo someone/nets$"):
+        with pytest.raises(ConfigError, match=r"arch\.args\.repo: .* give --trust-repo someone/nets to run it$"):
             train(config, *flags)
     args["trusted_repos"] = ["someone/nets"]
     with pytest.raises(ConfigError, match=r"arch\.args\.trusted_repos: is given by the code"):

@@ -309,7 +309,7 @@ def test_outputs_are_in_the_targets_units(path: Path, scale: Any) -> None:
 
 def test_a_logarithm_of_what_has_none_is_refused(path: Path) -> None:
     write(path, [{**row, "price": "0"} if i % 3 == 0 else row for i, row in enumerate(ROWS)])
-    with pytest.raises(ConfigError, match=r"arch\.args\.target_scale: log, but 'price' is not above 0 everywhere"):
+    with pytest.raises(ConfigError, match=r"arch\.args\.target_scale: log, but 'price' is not always above 0"):
         TableMLP(load(path).facts()["table"], [], target_scale="log")
 
 
