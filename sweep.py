@@ -25,7 +25,7 @@ TRAIN = Path(__file__).resolve().with_name("train.py")
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, without what `ConfigParser.from_args` adds."""
     parser = argparse.ArgumentParser(prog="sweep.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("-c", "--config", help="the config that is varied")
+    parser.add_argument("-c", "--config", help="the config to vary")
     parser.add_argument("--space", metavar="FILE", help="which keys vary, and over what (JSON or YAML)")
     parser.add_argument(
         "-n", "--num-trials", type=_count, metavar="N", help="trials of the whole sweep, in all processes"
@@ -40,9 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--name",
         dest="sweep_name",
-        help="of the sweep: it lies in save_dir/CONFIG-NAME; default: the space file's name",
+        help="name of the sweep, which is saved in save_dir/CONFIG-NAME; default: the space file's name",
     )
-    parser.add_argument("--report", action="store_true", help="train nothing; write report.html from what there is")
+    parser.add_argument("--report", action="store_true", help="train nothing; write report.html of the trials so far")
     parser.add_argument("-d", "--device", help="auto, cpu, mps, cuda, cuda:N or N")
     parser.set_defaults(resume=None)
     return parser

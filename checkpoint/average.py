@@ -30,7 +30,7 @@ def best_checkpoints(run_dir: Path, num_best: int) -> list[Path]:
     values = {record.get("epoch"): finite(record.get(metric)) for record in epochs}
     paths = {epoch: path for path in run_dir.iterdir() if values.get(epoch := epoch_of(path)) is not None}
     if len(paths) < num_best:
-        what = f"only {len(paths)} epochs have a checkpoint; a run keeps its trainer.keep_best best ones"
+        what = f"only {len(paths)} of its epochs have a checkpoint; a run keeps its trainer.keep_best best ones"
         raise CheckpointError(f"{run_dir}: --best {num_best}, but {what}")
     sign = -1 if mode == "max" else 1
     ranked = sorted(paths, key=lambda epoch: (sign * (values[epoch] or 0.0), epoch))

@@ -55,7 +55,7 @@ class Sweep:
 
     def run(self) -> None:
         """Train trials until all of the sweep have a result, including those of other processes."""
-        print(f"sweep {self.directory}: {self.trials.points.num_trials} trials, to {self.spec}", flush=True)
+        print(f"sweep {self.directory}: {self.trials.points.num_trials} trials, {self.spec}", flush=True)
         while not self.trials.are_done():
             with self.trials.next() as trial:
                 if trial is not None:

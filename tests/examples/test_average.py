@@ -116,6 +116,6 @@ def test_what_does_not_fit_is_refused(run_dir: Path, tmp_path: Path) -> None:
         average.main(["-r", *both])
     with pytest.raises(ConfigError, match="an average needs several checkpoints"):
         average.main(["-r", str(run_dir)])
-    with pytest.raises(CheckpointError, match=r"--best 9, but only \d epochs have a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"--best 9, but only \d of its epochs have a checkpoint"):
         average.main(["-r", str(run_dir), "--best", "9"])
     assert sorted(run_dir.iterdir()) == before
