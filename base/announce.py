@@ -24,6 +24,9 @@ def announce_start(trainer: BaseTrainer) -> None:
     if trainer.config.resume:
         where = f"epoch {trainer.position.epoch}, step {trainer.position.step_in_epoch}"
         trainer.logger.info(f"resumed {trainer.config.resume} at {where}")
+        if trainer.position.epoch > trainer.epochs:
+            further = f"for more: --set trainer.epochs={2 * trainer.epochs}"
+            trainer.logger.warning(f"all {trainer.epochs} epochs are done, so nothing is left to train; {further}")
         return
     parameters = list(trainer.model.parameters())
     total = sum(parameter.numel() for parameter in parameters)

@@ -12,7 +12,7 @@ from history.differences import flatten, short_names, unusual
 from history.run import Run
 from history.text import HistoryError, duration_text, finite, metrics_text, table_text, time_text, value_text
 
-HEADER = ("NAME", "RUN", "TAG", "STATUS", "EPOCH", "BEST", "TEST", "TIME", "STARTED", "COMMIT", "UNLIKE MOST")
+HEADER = ("NAME", "RUN", "TAG", "STATUS", "EPOCH", "BEST", "TEST", "TIME", "STARTED", "COMMIT", "DIFFERS")
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     **{"=": operator.eq, "!=": operator.ne},
     **{"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge},
@@ -20,7 +20,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def facts(run: Run) -> dict[str, Any]:
-    """Return what is known of a run, as plain values for JSON; `run_records` adds what is unlike other runs."""
+    """Return what is known of a run, as plain values for JSON; `run_records` adds where it differs from other runs."""
     best, updated, started = run.best, run.updated, run.started
     return {
         "name": run.name,
@@ -43,8 +43,8 @@ def facts(run: Run) -> dict[str, Any]:
 
 
 def run_records(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return `facts` of each run, with "unlike_most": the values of its config that most of the runs do not have."""
-    return [{**facts(run), "unlike_most": values} for run, values in zip(runs, unusual(runs))]
+    """Return `facts` of each run, with "differs": the values of its config that most of the runs do not have."""
+    return [{**facts(run), "differs": values} for run, values in zip(runs, unusual(runs))]
 
 
 def runs_table(runs: Sequence[Run], width: int | None = None) -> str:
@@ -103,14 +103,18 @@ def _holds(value: Any, sign: str, wanted: str) -> bool:
 
 
 def _values(runs: Sequence[Run], key: str) -> list[Any]:
-    """Return the value that each run has for `key`, the path of a fact or its clear ending. Raises HistoryError."""
+    """Return the value that each run has for `key`, the path of a fact or the ending of one: of several the shortest.
+
+    Raises HistoryError.
+    """
     flat = [flatten(facts(run)) for run in runs]
     for values, run in zip(flat, runs):
         values["best"] = run.best.value if run.best else None
     known = list(dict.fromkeys(path for values in flat for path in values))
     tops = [path for path in (key, f"config.{key}", f"test.{key}") if path in known]
     found = tops or [path for path in known if path.endswith(f".{key}")]
-    if len(found) > 1 and not tops:
+    depths = [path.count(".") for path in found]
+    if depths.count(min(depths, default=0)) > 1 and not tops:
         names = ", ".join(short_names(known)[path] for path in found)
         raise HistoryError(f"{key}: ambiguous: {names}", exit_code=2)
     if not found and runs:
@@ -118,4 +122,5 @@ def _values(runs: Sequence[Run], key: str) -> list[Any]:
         near = difflib.get_close_matches(key, [*short.values(), *known], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(list(known)[:16])}, keys of the config"
         raise HistoryError(f"{key}: no run has a value of this name; {hint}", exit_code=2)
-    return [values.get(found[0]) if found else None for values in flat]
+    path = tops[0] if tops else min(found, key=lambda path: path.count("."), default="")
+    return [values.get(path) for values in flat]

@@ -74,7 +74,7 @@ def find_oddities(config: dict[str, Any]) -> Iterator[str]:
     if trainer["monitor"] == "off" and trainer["keep_best"] > 1:
         yield f"trainer.keep_best: {trainer['keep_best']} has no effect, as trainer.monitor is off"
     for epoch in (key for key in config["fine_tune"]["unfreeze_at"] if int(key) > trainer["epochs"]):
-        yield f"fine_tune.unfreeze_at.{epoch}: is never reached: there are {trainer['epochs']} epochs"
+        yield f"fine_tune.unfreeze_at.{epoch}: is never reached: trainer.epochs is {trainer['epochs']}"
     optimizers = subsections(config.get("optimizer"))
     for name, scheduler in subsections(config.get("lr_scheduler")).items():
         path = f"lr_scheduler.{name}".rstrip(".")
@@ -94,7 +94,7 @@ def _schedule_oddities(
         yield f"{path}.args.milestones: {milestones!s:.80} do not increase"
     late = [milestone for milestone in milestones if milestone >= num_epochs]
     if late and scheduler.get("interval", "epoch") == "epoch":
-        yield f"{path}.args.milestones: {late!s:.80} are never reached: there are {num_epochs} epochs"
+        yield f"{path}.args.milestones: {late!s:.80} are never reached: trainer.epochs is {num_epochs}"
 
 
 def _loader_class(named: list[tuple[str, dict[str, Any], Slot]]) -> Any:

@@ -140,7 +140,7 @@ def test_sort_and_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert reason in capsys.readouterr().err
 
 
-def test_the_table_says_what_is_unlike_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_says_what_is_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(3):
         make_run(tmp_path, "net", f"usual{i}")
     make_run(tmp_path, "net", "other", lr=0.5)
