@@ -31,7 +31,12 @@ def measure(megabytes: int, out: Path, repeats: int = 9) -> tuple[float, float]:
     """Return the median seconds that `save` blocks and that the write in the background takes."""
     count = megabytes * 250_000 // 16
     position = {"epoch": 1, "step_in_epoch": 1, "global_step": 1}
-    state = {"position": position, "model": {f"w{i}": torch.randn(count) for i in range(16)}}
+    state = {
+        "model": {f"w{i}": torch.randn(count) for i in range(16)},
+        "position": position,
+        "monitor": {},
+        "config": {"trainer": {"monitor": "off", "epochs": 1}},
+    }
     waits, writes = [], []
     with (
         tempfile.TemporaryDirectory(dir=out) as directory,

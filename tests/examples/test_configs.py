@@ -51,10 +51,9 @@ def shipped(path: Path) -> dict[str, Any]:
     return layers.config
 
 
-# Those of tables are trained, and for long, in test_known_tables.py.
-CASES = [
-    pytest.param(path, id=str(path), marks=[pytest.mark.slow] * (path.parent.name == "tables")) for path in CONFIGS
-]
+# Those of tables are trained, and for long, in test_known_tables.py; transfer_learning.json has the model of this one.
+SLOW = [path for path in CONFIGS if path.parent.name == "tables" or path.name == "torchvision.json"]
+CASES = [pytest.param(path, id=str(path), marks=[pytest.mark.slow] * (path in SLOW)) for path in CONFIGS]
 
 
 def train_steps(path: Path, digits_dir: Path, tmp_path: Path) -> Path:

@@ -66,6 +66,7 @@ def test_how_often_images_are_shown_changes_no_bit(config: dict[str, Any], tmp_p
     assert all(torch.equal(value, newest(hidden)["model"][name]) for name, value in shown.items())
 
 
+@pytest.mark.slow
 def test_with_half_precision_an_average_and_clipping_it_trains_too(config: dict[str, Any]) -> None:
     config["trainer"] |= {"precision": "bf16", "ema_decay": 0.9, "max_grad_norm": 0.5}
     checkpoint = newest(train(config))
