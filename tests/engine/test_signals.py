@@ -317,7 +317,7 @@ DEATHS = {
         ("counted", signal.SIGKILL),
         ("plain", signal.SIGKILL),
         ("plain", signal.SIGBUS),
-        ("counted", signal.SIGSEGV),
+        pytest.param("counted", signal.SIGSEGV, marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_that_dies_amid_a_step_is_reported_and_the_run_is_saved(
